@@ -1,0 +1,255 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The cold path: the disk of a domain that does not run, or stops for it.
+
+A disk at rest is read where it is. A guest that runs is suspended for as long
+as a copy of its disk takes: a clone where the file system can share blocks,
+which takes no time and no room, else a file with all of its data. The guest
+runs again before the first byte is uploaded.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import datetime
+import json
+import os
+from typing import Any
+
+import nova.conf
+from nova import exception as nova_exception
+import nova.privsep.qemu
+from oslo_concurrency import processutils
+from oslo_log import log as logging
+from oslo_utils import timeutils
+
+from nova_snapdriver.capture import copying
+from nova_snapdriver.capture import export
+from nova_snapdriver.capture import job
+from nova_snapdriver.capture import quiesce
+from nova_snapdriver.capture import rbd
+from nova_snapdriver.capture import scratch
+from nova_snapdriver.capture import server
+from nova_snapdriver.capture import subject as snap_subject
+from nova_snapdriver.capture import suspend
+from nova_snapdriver.capture import workspace
+from nova_snapdriver import child
+from nova_snapdriver import exception
+from nova_snapdriver import imagebackend
+
+LOG = logging.getLogger(__name__)
+CONF = nova.conf.CONF
+
+_MAX_CHAIN = 32
+
+_Chain = tuple[imagebackend.Source, ...]
+_Hold = contextlib.AbstractContextManager[_Chain]
+_Serve = Callable[[snap_subject.Subject, _Chain],
+                  contextlib.AbstractContextManager[export.Export]]
+
+
+@contextlib.contextmanager
+def capture(subject: snap_subject.Subject) -> Iterator[export.Capture]:
+    """Export the disk of a domain in whatever state.
+
+    A start of the domain while its disk is read is refused by QEMU's image
+    lock. Where its disk is on RBD it starts, and does not change the snapshot
+    that is read.
+
+    :raises DiskUnusable: its chain cannot be told without guessing
+    :raises CaptureFailed: qemu-nbd refused, or a QEMU writes the disk, or the
+        guest cannot be suspended
+    :raises ResumeFailed: the guest was suspended and does not start again
+    :raises DirectoryUnusable: the workspace cannot be made
+    :raises ScratchExhausted: there is no room for a copy
+    """
+    way = _of_stopped if subject.power is None else _of_active
+    with way(subject) as captured:
+        yield captured
+
+
+@contextlib.contextmanager
+def _of_stopped(subject: snap_subject.Subject) -> Iterator[export.Capture]:
+    """A domain that is shut off, saved or crashed.
+
+    Nothing is staged, and a managed save image is neither read nor touched.
+    """
+    held: _Hold = (contextlib.nullcontext(chain(subject.disk))
+                   if subject.snapshot is None else _snapshotted(subject))
+    with workspace.private(subject.place, None), held as images:
+        captured_at = datetime.datetime.now(datetime.UTC)
+        # Nothing keeps one on RBD from being started just before.
+        consistency = (export.Consistency.OFFLINE
+                       if subject.snapshot is None or
+                       not subject.guest.exists()
+                       else export.Consistency.CRASH)
+        with _served(subject, images) as exported:
+            yield export.Capture(exported, consistency, captured_at, 0.0)
+
+
+@contextlib.contextmanager
+def _snapshotted(subject: snap_subject.Subject) -> Iterator[_Chain]:
+    """A disk on RBD, as it is now: no QEMU locks one."""
+    source, snapshot = subject.disk.source, subject.snapshot
+    assert source.rbd is not None and snapshot is not None
+    with rbd.held(snapshot, subject.not_undone):
+        yield (dataclasses.replace(source, rbd=snapshot.of(source.rbd)),)
+
+
+@contextlib.contextmanager
+def _of_active(subject: snap_subject.Subject) -> Iterator[export.Capture]:
+    """A domain that runs or is paused: it is down while its disk is copied.
+
+    On every way out it is what it was before, and thawed.
+    """
+    guest, place = subject.guest, subject.place
+    assert subject.power is not None
+    job.refuse_others(guest)
+    with workspace.private(place, None), contextlib.ExitStack() as holding:
+        hold, serve = _to_hold(subject)
+        watch = timeutils.StopWatch().start()
+        with (quiesce.frozen(guest, subject.settings) as consistency,
+              suspend.suspended(guest, subject.power, subject.not_undone)):
+            captured_at = datetime.datetime.now(datetime.UTC)
+            images = holding.enter_context(hold)
+        seconds = watch.elapsed()
+        LOG.info('The guest was down for %.1f s', seconds,
+                 instance=guest.instance)
+        with serve(subject, images) as exported:
+            yield export.Capture(exported, consistency, captured_at, seconds)
+
+
+def _to_hold(subject: snap_subject.Subject) -> tuple[_Hold, _Serve]:
+    """What keeps the disk as it is, once entered, and how that is shown.
+
+    :raises ScratchExhausted: there is no room for a copy
+    """
+    if subject.snapshot is not None:
+        return _snapshotted(subject), _served
+    # The XML of a domain that runs has all of the chain.
+    images = (subject.disk.source, *subject.disk.backing)
+    return copying.copied(subject, images), _guarded
+
+
+def _served(subject: snap_subject.Subject, images: _Chain
+            ) -> contextlib.AbstractContextManager[export.Export]:
+    return server.serve(subject.place, images, subject.disk.target)
+
+
+@contextlib.contextmanager
+def _guarded(subject: snap_subject.Subject,
+             images: _Chain) -> Iterator[export.Export]:
+    """Export a copy, and give it up where the guest needs its room.
+
+    A clone takes more and more, as the guest overwrites what it shares.
+    """
+    with contextlib.ExitStack() as serving:
+        exported = serving.enter_context(_served(subject, images))
+
+        def give_up() -> None:
+            serving.close()
+            os.unlink(subject.place.copy)
+
+        # What a clone takes cannot be told from what it shares.
+        limits = dataclasses.replace(subject.limits, limit=0)
+        with scratch.guarded(subject.guest, subject.place, limits, give_up):
+            yield exported
+
+
+# The chain
+
+
+def chain(disk: imagebackend.RootDisk) -> _Chain:
+    """The images of a disk, top first.
+
+    The XML of a domain that does not run has no backing chain in it. The
+    header of a qcow2 image does; QEMU and Nova write that, the guest only
+    reaches the clusters. A raw image is all the guest's, and never asked.
+
+    :raises DiskUnusable: a backing file has no format, or none that is known
+    """
+    if disk.backing:
+        return (disk.source, *disk.backing)
+    images = [disk.source]
+    while (below := _below(images[-1])) is not None:
+        images.append(below)
+        if len(images) > _MAX_CHAIN:
+            raise exception.DiskUnusable(
+                reason='the chain of %s has no end' % disk.source.path)
+    return tuple(images)
+
+
+def _below(image: imagebackend.Source) -> imagebackend.Source | None:
+    if image.format != 'qcow2' or image.path is None:
+        return None
+    info = _info(image.path)
+    if info.get('format-specific', {}).get('data', {}).get('data-file'):
+        raise exception.DiskUnusable(
+            reason='%s keeps its data in another file, which Nova never does' %
+                   image.path)
+    path = info.get('full-backing-filename', info.get('backing-filename'))
+    if path is None:
+        return None
+    if not (_in_cache(path) or _beside(path, image.path)):
+        # Nova makes no such disk. Whoever did, it is not to be read.
+        raise exception.DiskUnusable(
+            reason='the backing file %s is neither in the image cache nor '
+                   'beside the disk' % path)
+    return imagebackend.Source('file', _backing_format(info, path), path)
+
+
+def _backing_format(info: dict[str, Any], path: str) -> str:
+    # "json:" and "nbd:" names can say anything: Nova writes paths only.
+    if not os.path.isabs(path) or not os.path.isfile(path):
+        raise exception.DiskUnusable(
+            reason='the backing file %s is no file of this host' % path)
+    backing = info.get('backing-filename-format')
+    if backing in ('raw', 'qcow2'):
+        return str(backing)
+    # Nova's cache holds raw images only, unless force_raw_images is off.
+    if backing is None and CONF.force_raw_images and _in_cache(path):
+        return 'raw'
+    raise exception.DiskUnusable(
+        reason='the format of the backing file %s is not known (%s), and '
+               'nothing is probed' % (path, backing))
+
+
+def _beside(path: str, disk: str) -> bool:
+    return (os.path.dirname(os.path.realpath(path)) ==
+            os.path.dirname(os.path.realpath(disk)))
+
+
+def _in_cache(path: str) -> bool:
+    cache = os.path.join(CONF.instances_path,
+                         CONF.image_cache.subdirectory_name)
+    return bool(os.path.dirname(os.path.realpath(path)) ==
+                os.path.realpath(cache))
+
+
+def _info(path: str) -> dict[str, Any]:
+    try:
+        info: dict[str, Any] = json.loads(_read_header(path))
+    except (processutils.ProcessExecutionError, nova_exception.NovaException,
+            OSError, ValueError) as ex:
+        raise exception.DiskUnusable(
+            reason='cannot read the header of %s: %s' % (path, ex)) from ex
+    return info
+
+
+def _read_header(path: str) -> str:
+    if os.access(path, os.R_OK, effective_ids=True):
+        return child.output('qemu-img', 'info', '-f', 'qcow2',
+                            '--output=json', path)
+    # As root, by Nova's own call for it, which has limits of its own.
+    return str(nova.privsep.qemu.privileged_qemu_img_info(path, 'qcow2'))

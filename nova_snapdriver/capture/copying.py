@@ -1,0 +1,144 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A copy of a disk at rest, which is read when the disk is in use again.
+
+A clone where the file system shares blocks (XFS, btrfs), made at once and
+without room; else a file with all of the disk's data.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import fcntl
+import os
+import struct
+from urllib import parse
+
+from oslo_concurrency import processutils
+from oslo_log import log as logging
+from oslo_utils import units
+
+from nova_snapdriver.capture import scratch
+from nova_snapdriver.capture import server
+from nova_snapdriver.capture import subject as snap_subject
+from nova_snapdriver.capture import workspace
+from nova_snapdriver import child
+from nova_snapdriver import compat
+from nova_snapdriver import exception
+from nova_snapdriver import imagebackend
+
+LOG = logging.getLogger(__name__)
+
+# ioctl_ficlonerange(2), and its struct file_clone_range: the source's file
+# descriptor and offset, the length (0 is for all of it), the target's offset.
+_FICLONERANGE = 0x4020940d
+_CLONE_RANGE = struct.Struct('=qQQQ')
+
+# Of the program that copies: it takes as long as the disk is large, and its
+# threads' stacks reserve a lot.
+_LIMITS = processutils.ProcessLimits(address_space=4 * units.Gi,
+                                     core_file_size=0)
+
+_Chain = tuple[imagebackend.Source, ...]
+
+
+def copied(subject: snap_subject.Subject, images: _Chain
+           ) -> contextlib.AbstractContextManager[_Chain]:
+    """Choose how to copy, while the guest still runs. Within a workspace.
+
+    :param images: the images of the disk, top first
+    :returns: makes the copy when it is entered, with the disk at rest; it
+        goes with the workspace
+    :raises ScratchExhausted: there is no room for it
+    """
+    if _can_clone(images[0], subject.place):
+        scratch.check(subject.place, subject.limits)
+        return _cloned(images, subject)
+    scratch.require(subject.place, subject.limits, _data(images, subject))
+    return _spooled(images, subject)
+
+
+def _can_clone(image: imagebackend.Source,
+               place: workspace.Workspace) -> bool:
+    """Whether the file system shares blocks; tried with the first one.
+
+    What the guest has written before gets to the disk here, while it still
+    runs: a clone waits for that.
+    """
+    if image.type != 'file' or image.path is None:
+        return False
+    try:
+        block = os.stat(image.path).st_blksize
+        try:
+            compat.native_thread(_share)(image.path, place.copy, block)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(place.copy)
+    except OSError as ex:
+        LOG.info('The disk is copied and not cloned, as its file system does '
+                 'not share blocks with %s: %s', place.path, ex)
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _cloned(images: _Chain,
+            subject: snap_subject.Subject) -> Iterator[_Chain]:
+    top, *below = images
+    assert top.path is not None
+    try:
+        compat.native_thread(_share)(top.path, subject.place.copy, 0)
+    except OSError as ex:
+        raise exception.CaptureFailed(
+            reason='%s cannot be cloned: %s' % (top.path, ex)) from ex
+    yield (dataclasses.replace(top, path=subject.place.copy), *below)
+
+
+def _share(path: str, copy: str, length: int) -> None:
+    """Make a file of a file's first bytes, or all (0), without copying."""
+    with open(path, 'rb') as source, open(copy, 'wb') as target:
+        os.fchmod(target.fileno(), 0o600)
+        os.fdatasync(source.fileno())
+        fcntl.ioctl(target, _FICLONERANGE,
+                    _CLONE_RANGE.pack(source.fileno(), 0, length, 0))
+
+
+@contextlib.contextmanager
+def _spooled(images: _Chain,
+             subject: snap_subject.Subject) -> Iterator[_Chain]:
+    """Copy all data of a disk into one file."""
+    place, name = subject.place, subject.disk.target
+    with server.serve(place, images, name) as exported:
+        # By QEMU's own program: the guest waits for it, and it is the fastest.
+        url = 'nbd+unix:///%s?socket=%s' % (
+            parse.quote(exported.name), parse.quote(exported.socket))
+        try:
+            child.output('qemu-img', 'convert', '-W', '-f', 'raw', '-O',
+                         'qcow2', url, place.copy, limits=_LIMITS)
+            os.chmod(place.copy, 0o600)
+        except (processutils.ProcessExecutionError, OSError) as ex:
+            raise exception.CaptureFailed(
+                reason='the disk cannot be copied to %s: %s' %
+                       (place.copy, ex)) from ex
+    yield (imagebackend.Source('file', 'qcow2', place.copy),)
+
+
+def _data(images: _Chain, subject: snap_subject.Subject) -> int:
+    """The most bytes that a copy of a disk can hold."""
+    capacity = subject.guest.disk_size(subject.disk.target).capacity
+    total = 0
+    for image in images:
+        if image.type != 'file' or image.path is None:
+            return capacity
+        total += os.stat(image.path).st_blocks * workspace.BLOCK_BYTES
+    return min(capacity, total)

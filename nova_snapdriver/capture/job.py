@@ -1,0 +1,99 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A job of QEMU's that a capture began, and that has to end with it."""
+
+import abc
+from collections.abc import Callable
+import time
+import types
+from typing import Self
+
+from oslo_log import log as logging
+from oslo_utils import timeutils
+
+from nova_snapdriver import exception
+from nova_snapdriver import guest as snap_guest
+
+LOG = logging.getLogger(__name__)
+
+# Ending a job takes milliseconds; a busy disk can make it seconds.
+_END_SECONDS = 60
+_END_POLL_SECONDS = 0.02
+
+
+def refuse_others(guest: snap_guest.Guest) -> None:
+    """See that nobody's job holds a domain, before anything is done to it.
+
+    :raises CaptureFailed: one does
+    """
+    if guest.has_job():
+        raise exception.CaptureFailed(
+            reason='another job (a backup, a migration, a save) holds the '
+                   'domain; try again when it is done')
+
+
+class Job(abc.ABC):
+    """A job of ours, whether it runs or not: a context manager that ends it.
+
+    Whether it was begun is libvirt's to say: a call that failed for us may
+    have begun it all the same (a connection that broke before the answer).
+
+    :param not_undone: called when the job could not be ended
+    """
+
+    def __init__(self, guest: snap_guest.Guest,
+                 not_undone: Callable[[], None] = lambda: None) -> None:
+        self._guest = guest
+        self._not_undone = not_undone
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None,
+                 exc: BaseException | None,
+                 traceback: types.TracebackType | None) -> None:
+        try:
+            self.end()
+        except Exception as ex:
+            self._not_undone()
+            if exc is None:
+                raise
+            # The first error is the one to see; this one is for the log.
+            LOG.error('%s', ex, instance=self._guest.instance)
+
+    def end(self) -> None:
+        """End the job if it runs, and wait until it has. Idempotent.
+
+        A domain that is gone took its job along.
+
+        :raises CaptureFailed: it could not be ended
+        """
+        deadline = timeutils.StopWatch(_END_SECONDS).start()
+        if self.runs():
+            self._abort()
+        while self.runs():
+            if deadline.expired():
+                raise exception.CaptureFailed(reason=self._endless())
+            time.sleep(_END_POLL_SECONDS)
+
+    @abc.abstractmethod
+    def runs(self) -> bool:
+        """:raises CaptureFailed: libvirt does not answer"""
+
+    @abc.abstractmethod
+    def _abort(self) -> None:
+        """:raises CaptureFailed: libvirt refused"""
+
+    @abc.abstractmethod
+    def _endless(self) -> str:
+        """What to tell the operator of a job that does not end."""

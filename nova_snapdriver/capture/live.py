@@ -1,0 +1,135 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The live path: a pull-mode backup job of libvirt's.
+
+QEMU shows the disk as it was when the job began and keeps the old contents
+of what the guest overwrites in a scratch file. Source: libvirt's "Backup XML
+format" and virDomainBackupBegin.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
+import datetime
+import os
+
+from lxml import etree
+import nova.privsep.path
+from oslo_utils import timeutils
+
+from nova_snapdriver.capture import export
+from nova_snapdriver.capture import job
+from nova_snapdriver.capture import quiesce
+from nova_snapdriver.capture import scratch
+from nova_snapdriver.capture import subject as snap_subject
+from nova_snapdriver.capture import workspace
+from nova_snapdriver import exception
+from nova_snapdriver import guest as snap_guest
+
+
+class BackupJob(job.Job):
+    """The backup job with a socket of ours.
+
+    :param not_undone: called when the job could not be ended
+    """
+
+    def __init__(self, guest: snap_guest.Guest, socket: str,
+                 not_undone: Callable[[], None] = lambda: None) -> None:
+        super().__init__(guest, not_undone)
+        self._socket = socket
+
+    def runs(self) -> bool:
+        return self._guest.backup_socket() == self._socket
+
+    def _abort(self) -> None:
+        self._guest.abort_job()
+
+    def _endless(self) -> str:
+        return ('the backup job of domain %s does not end; run '
+                '"virsh domjobabort %s" on its host' %
+                (self._guest.name, self._guest.name))
+
+
+def backup_xml(target: str, place: workspace.Workspace) -> str:
+    """The domainbackup document for one disk.
+
+    All is named: without a server libvirt listens on TCP, without disks it
+    takes all of them, without a scratch file it makes one beside the disk.
+    """
+    backup = etree.Element('domainbackup', mode='pull')
+    etree.SubElement(backup, 'server', transport='unix', socket=place.socket)
+    disks = etree.SubElement(backup, 'disks')
+    disk = etree.SubElement(disks, 'disk', name=target, backup='yes',
+                            type='file')
+    etree.SubElement(disk, 'driver', type='qcow2')
+    etree.SubElement(disk, 'scratch', file=place.scratch)
+    return str(etree.tostring(backup, encoding='unicode'))
+
+
+@contextlib.contextmanager
+def capture(subject: snap_subject.Subject) -> Iterator[export.Capture]:
+    """Capture the disk of a domain that runs or is paused.
+
+    On every way out the guest is thawed, the job ended and the workspace
+    removed; the domain is never undefined.
+
+    :raises QuiesceFailed: the image requires it and the guest cannot
+    :raises CaptureFailed: libvirt or QEMU refused, or the job does not end
+    :raises DirectoryUnusable: the workspace cannot be made
+    :raises ScratchExhausted: the guest overwrites more than there is room for
+    """
+    guest, place = subject.guest, subject.place
+    # Libvirt waits for another job for half a minute before it refuses ours:
+    # not while the guest is frozen.
+    job.refuse_others(guest)
+    owner = guest.qemu_owner()
+    uid = None if owner is None else owner[0]
+    backup = BackupJob(guest, place.socket, subject.not_undone)
+    with workspace.private(place, uid):
+        scratch.check(place, subject.limits)
+        with scratch.guarded(guest, place, subject.limits, backup.end), backup:
+            yield _begin(subject, owner)
+
+
+def _begin(subject: snap_subject.Subject,
+           owner: tuple[int, int] | None) -> export.Capture:
+    target, place = subject.disk.target, subject.place
+    watch = timeutils.StopWatch().start()
+    with quiesce.frozen(subject.guest, subject.settings) as consistency:
+        try:
+            subject.guest.begin_backup(backup_xml(target, place))
+        except exception.CaptureFailed as ex:
+            raise _explained(ex, place, owner) from ex
+        captured_at = datetime.datetime.now(datetime.UTC)
+    freeze_seconds = watch.elapsed()
+    _let_us_in(place.socket)
+    return export.Capture(export.Export(place.socket, target), consistency,
+                          captured_at, freeze_seconds)
+
+
+def _explained(error: exception.CaptureFailed, place: workspace.Workspace,
+               owner: tuple[int, int] | None) -> exception.SnapdriverError:
+    if owner is None:
+        return error
+    barrier = workspace.unreachable(place.path, *owner)
+    if barrier is None:
+        return error
+    return exception.DirectoryUnusable(
+        reason='QEMU runs as user %d and may not enter %s' %
+               (owner[0], barrier))
+
+
+def _let_us_in(socket: str) -> None:
+    """QEMU makes the socket for its own user; connecting needs write."""
+    if not os.access(socket, os.W_OK, effective_ids=True):
+        nova.privsep.path.chown(socket, uid=os.geteuid())

@@ -1,0 +1,264 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The mirror path: a block copy of libvirt's into an overlay.
+
+QEMU copies the disk, without what its backing file has, and then everything
+that the guest writes, into an overlay of the same backing file. Once the two
+are in step, ending the job leaves in the overlay what the disk was at that
+instant. Source: virDomainBlockCopy and virDomainBlockJobAbort.
+
+The job is transient, so the domain stays persistent all the time: libvirt
+demands an undefined one only for jobs that are to survive it.
+"""
+
+import collections
+from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
+import datetime
+import os
+import time
+
+from lxml import etree
+import nova.privsep.path
+from oslo_log import log as logging
+from oslo_utils import timeutils
+
+from nova_snapdriver.capture import export
+from nova_snapdriver.capture import job
+from nova_snapdriver.capture import quiesce
+from nova_snapdriver.capture import scratch
+from nova_snapdriver.capture import server
+from nova_snapdriver.capture import subject as snap_subject
+from nova_snapdriver.capture import workspace
+from nova_snapdriver import child
+from nova_snapdriver import exception
+from nova_snapdriver import guest as snap_guest
+from nova_snapdriver import imagebackend
+
+LOG = logging.getLogger(__name__)
+
+# How often one looks whether an event came: that asks nobody.
+_EVENT_POLL_SECONDS = 0.05
+# How often libvirt is asked: for what no event tells, such as a domain that
+# was stopped, or told while libvirtd was away, and for the progress.
+_INFO_SECONDS = 2
+_LOG_SECONDS = 30
+# How long a copy may come no nearer to its end. A guest that writes faster
+# than its disk can be copied keeps it from ever getting there.
+_STALL_SECONDS = 300
+# The last event follows the end of the job at once.
+_LAST_EVENT_SECONDS = 30
+
+_Events = collections.deque[snap_guest.BlockJobEvent]
+
+
+class BlockCopy(job.Job):
+    """The block job that copies a disk to a file of ours.
+
+    :param overlay: path of the file
+    :param not_undone: called when the job could not be ended
+    """
+
+    def __init__(self, guest: snap_guest.Guest, overlay: str,
+                 not_undone: Callable[[], None] = lambda: None) -> None:
+        super().__init__(guest, not_undone)
+        self._overlay = overlay
+
+    def runs(self) -> bool:
+        return self._guest.copied_disk(self._overlay) is not None
+
+    def _abort(self) -> None:
+        target = self._guest.copied_disk(self._overlay)
+        if target is not None:
+            self._guest.end_copy(target)
+
+    def _endless(self) -> str:
+        return ('the block job of domain %s that copies to %s does not end; '
+                'run "virsh blockjob %s DISK --abort" on its host' %
+                (self._guest.name, self._overlay, self._guest.name))
+
+
+@contextlib.contextmanager
+def capture(subject: snap_subject.Subject) -> Iterator[export.Capture]:
+    """Capture the disk of a domain that runs or is paused, by a copy.
+
+    On every way out the guest is thawed, the job ended and the workspace
+    removed; the domain is never undefined and its disk never exchanged.
+
+    :raises QuiesceFailed: the image requires it and the guest cannot
+    :raises CaptureFailed: libvirt or QEMU refused, or the copy failed
+    :raises DirectoryUnusable: the workspace cannot be made
+    :raises ScratchExhausted: there is no room for a copy
+    """
+    place, target = subject.place, subject.disk.target
+    _refuse_other_jobs(subject.guest, target)
+    owner = subject.guest.qemu_owner()
+    with workspace.private(place, None if owner is None else owner[0]):
+        _make_overlay(subject, owner)
+        consistency, captured_at, seconds = _copy(subject)
+        # Libvirt has given it to whom it thinks it belonged.
+        nova.privsep.path.chown(place.overlay, uid=os.geteuid())
+        chain = (imagebackend.Source('file', 'qcow2', place.overlay),
+                 *subject.disk.backing)
+        with server.serve(place, chain, target) as exported:
+            yield export.Capture(exported, consistency, captured_at, seconds)
+
+
+def _refuse_other_jobs(guest: snap_guest.Guest, target: str) -> None:
+    job.refuse_others(guest)
+    if guest.block_job(target) is not None:
+        raise exception.CaptureFailed(
+            reason='another block job holds disk %s; try again when it is '
+                   'done' % target)
+
+
+# The overlay
+
+
+def _make_overlay(subject: snap_subject.Subject,
+                  owner: tuple[int, int] | None) -> None:
+    size = subject.guest.disk_size(subject.disk.target)
+    # An allocation can be larger than the disk: internal snapshots.
+    scratch.require(subject.place, subject.limits,
+                    min(size.capacity, size.allocation))
+    backing: tuple[str, ...] = ()
+    if subject.disk.backing:
+        below = subject.disk.backing[0]
+        # "-u": it is QEMU that opens the backing file, and not this program.
+        backing = ('-u', '-b', str(below.path), '-F', below.format)
+    overlay = subject.place.overlay
+    child.output('qemu-img', 'create', '-f', 'qcow2', *backing, overlay,
+                 str(size.capacity))
+    os.chmod(overlay, 0o600)
+    if owner is not None and owner[0] != os.geteuid():
+        nova.privsep.path.chown(overlay, uid=owner[0])
+
+
+def copy_xml(overlay: str, backing: tuple[imagebackend.Source, ...]) -> str:
+    """The disk element for the target of a copy.
+
+    The whole chain is named, so that libvirt reads no header to find it.
+    """
+    disk = etree.Element('disk', type='file')
+    etree.SubElement(disk, 'driver', name='qemu', type='qcow2')
+    etree.SubElement(disk, 'source', file=overlay)
+    level = disk
+    for source in backing:
+        level = etree.SubElement(level, 'backingStore', type=source.type)
+        etree.SubElement(level, 'format', type=source.format)
+        etree.SubElement(level, 'source', {
+            imagebackend.PATH_ATTRIBUTES[source.type]: str(source.path)})
+    etree.SubElement(level, 'backingStore')
+    return str(etree.tostring(disk, encoding='unicode'))
+
+
+# The copy
+
+
+def _copy(subject: snap_subject.Subject,
+          ) -> tuple[export.Consistency, datetime.datetime, float]:
+    guest, target, place = subject.guest, subject.disk.target, subject.place
+    # Listening begins before the job does, and ends after it.
+    with (guest.block_job_events(target) as events,
+          BlockCopy(guest, place.overlay, subject.not_undone)):
+        guest.begin_copy(target, copy_xml(place.overlay, subject.disk.backing))
+        _wait_until_in_step(subject, events)
+        watch = timeutils.StopWatch().start()
+        with quiesce.frozen(guest, subject.settings) as consistency:
+            # Whoever ended it before us, the overlay would be too old.
+            _require_in_step(target, events)
+            guest.end_copy(target)
+            captured_at = datetime.datetime.now(datetime.UTC)
+        seconds = watch.elapsed()
+        _wait_for_the_end(target, events)
+    return consistency, captured_at, seconds
+
+
+def _wait_until_in_step(subject: snap_subject.Subject,
+                        events: _Events) -> None:
+    """:raises CaptureFailed: the job ended, failed, or does not get there"""
+    guest, target = subject.guest, subject.disk.target
+    ask = timeutils.StopWatch(_INFO_SECONDS).start()
+    progress = _Progress(guest, target)
+    while not events:
+        if ask.expired():
+            progress.check(events)
+            # If it has failed by now, there is no job to be ended any more.
+            if guest.copy_in_step(subject.place.overlay):
+                events.append(snap_guest.BlockJobEvent.READY)
+            ask.restart()
+        time.sleep(_EVENT_POLL_SECONDS)
+    _require_in_step(target, events)
+
+
+def _require_in_step(target: str, events: _Events) -> None:
+    if events[-1] is not snap_guest.BlockJobEvent.READY:
+        raise exception.CaptureFailed(
+            reason='the copy of disk %s %s before it was complete' %
+                   (target, events[-1].value))
+
+
+class _Progress:
+    """Sees that a copy comes nearer to its end, and says how far it is."""
+
+    def __init__(self, guest: snap_guest.Guest, target: str) -> None:
+        self._guest = guest
+        self._target = target
+        self._left: int | None = None
+        self._stall = timeutils.StopWatch(_STALL_SECONDS).start()
+        self._quiet = timeutils.StopWatch(_LOG_SECONDS).start()
+
+    def check(self, events: _Events) -> None:
+        """:raises CaptureFailed: there is no job, or it makes no progress"""
+        copying = self._guest.block_job(self._target)
+        # An event may have come while libvirt was asked: it knows better.
+        if copying is None and not events:
+            raise exception.CaptureFailed(
+                reason='the copy of disk %s ended before it was complete' %
+                       self._target)
+        if copying is not None:
+            self._note(copying)
+        if self._stall.expired():
+            raise exception.CaptureFailed(
+                reason='the copy of disk %s came no nearer to its end for %d '
+                       'seconds; the guest may write faster than its disk '
+                       'can be copied' % (self._target, _STALL_SECONDS))
+
+    def _note(self, copying: snap_guest.Copying) -> None:
+        left = copying.length - copying.done
+        if copying.length and (self._left is None or left < self._left):
+            self._left = left
+            self._stall.restart()
+        if self._quiet.expired():
+            LOG.info('Copying disk %(disk)s: %(done)d of %(length)d bytes',
+                     {'disk': self._target, 'done': copying.done,
+                      'length': copying.length}, instance=self._guest.instance)
+            self._quiet.restart()
+
+
+def _wait_for_the_end(target: str, events: _Events) -> None:
+    """See that the job did not fail while it wrote the last of the data.
+
+    Libvirt's call succeeds also then; only the event tells.
+    """
+    deadline = timeutils.StopWatch(_LAST_EVENT_SECONDS).start()
+    while events[-1] is snap_guest.BlockJobEvent.READY:
+        if deadline.expired():
+            raise exception.CaptureFailed(
+                reason='libvirt does not say how the copy of disk %s ended' %
+                       target)
+        time.sleep(_EVENT_POLL_SECONDS)
+    if events[-1] is snap_guest.BlockJobEvent.FAILED:
+        raise exception.CaptureFailed(
+            reason='the copy of disk %s failed at its end' % target)

@@ -1,0 +1,117 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""One qemu-nbd: started within limits, and ended whatever happens.
+
+Used by nova-compute itself, and by its privileged process for a disk that
+nova-compute may not read. Nothing here needs either.
+"""
+
+import socket as sockets
+import subprocess
+import tempfile
+import time
+
+from oslo_utils import timeutils
+from oslo_utils import units
+
+from nova_snapdriver import child
+from nova_snapdriver import exception
+
+_START_SECONDS = 60
+_POLL_SECONDS = 0.01
+
+# What a server says first, and not before it has opened the disk. Source: the
+# NBD protocol, "Handshake phase".
+_GREETING = b'NBDMAGIC'
+
+# A damaged image must not eat the host's memory (CVE-2015-5162). Far more than
+# qemu-nbd takes, as its threads' stacks and librbd's reserve a lot.
+_LIMITS = ('--as=%d' % (4 * units.Gi), '--nofile=1024', '--core=0',
+           # It writes nothing but its messages.
+           '--fsize=%d' % units.Mi)
+_MESSAGE_BYTES = 2000
+
+
+def command(socket: str, description: str, name: str) -> list[str]:
+    """The command line of a server that dies with its parent.
+
+    :param description: of the disk, in JSON, as
+        :func:`nova_snapdriver.capture.nodes.description` makes it: with a
+        driver at every level, so that no format is guessed
+    """
+    return ['prlimit', *_LIMITS, 'setpriv', '--pdeathsig', 'TERM',
+            'qemu-nbd', '--read-only', '--persistent', '--shared=0',
+            '--socket', socket, '--export-name', name, '--',
+            'json:' + description]
+
+
+class Server:
+    """A running qemu-nbd.
+
+    :raises CaptureFailed: it could not be started, in its own words
+    """
+
+    def __init__(self, socket: str, description: str, name: str) -> None:
+        self._socket = socket
+        with tempfile.TemporaryFile() as messages:
+            try:
+                # The kernel ties the life of the child to the thread that
+                # makes it: the one that serves the request until its end.
+                self._process = subprocess.Popen(
+                    command(socket, description, name), cwd='/',
+                    stdin=subprocess.DEVNULL, stdout=messages,
+                    stderr=messages, env=child.environment(), umask=0o077)
+            except OSError as ex:
+                raise exception.CaptureFailed(
+                    reason='cannot start qemu-nbd: %s' % ex) from ex
+            try:
+                self._wait()
+            except BaseException as ex:
+                self.end()
+                if not isinstance(ex, exception.CaptureFailed):
+                    raise
+                messages.seek(0)
+                raise exception.CaptureFailed(reason='%s %s' % (
+                    ex.kwargs['reason'], messages.read(_MESSAGE_BYTES).decode(
+                        errors='replace').strip())) from ex
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def _wait(self) -> None:
+        deadline = timeutils.StopWatch(_START_SECONDS).start()
+        while not _greets(self._socket):
+            if self._process.poll() is not None:
+                raise exception.CaptureFailed(
+                    reason='the disk cannot be exported by qemu-nbd:')
+            if deadline.expired():
+                raise exception.CaptureFailed(
+                    reason='no export by qemu-nbd after %d s:' %
+                           _START_SECONDS)
+            time.sleep(_POLL_SECONDS)
+
+    def end(self) -> None:
+        """End it, whatever it does. Idempotent."""
+        child.end(self._process)
+
+
+def _greets(path: str) -> bool:
+    """Whether a server is ready at a socket."""
+    with sockets.socket(sockets.AF_UNIX) as connection:
+        connection.settimeout(1)
+        try:
+            connection.connect(path)
+            return connection.recv(len(_GREETING)) == _GREETING
+        except OSError:
+            return False

@@ -1,0 +1,168 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The guest's file systems, frozen for as long as a capture takes."""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import threading
+import time
+
+from oslo_concurrency import lockutils
+from oslo_log import log as logging
+from oslo_utils import timeutils
+
+from nova_snapdriver.capture import export
+from nova_snapdriver import exception
+from nova_snapdriver import guest as snap_guest
+
+LOG = logging.getLogger(__name__)
+
+_THAW_ATTEMPTS = 3
+_THAW_PAUSE_SECONDS = 1
+
+# How long an agent that hangs in a freeze is watched, and how often. Hooks of
+# databases take minutes; after an hour it is for the operator.
+_LATE_SECONDS = 3600
+_LATE_POLL_SECONDS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the operator and the image say.
+
+    :param agent_timeout: [snapdriver] agent_timeout, seconds
+    :param has_agent: image property hw_qemu_guest_agent
+    :param require_quiesce: image property os_require_quiesce
+    """
+
+    agent_timeout: int
+    has_agent: bool
+    require_quiesce: bool
+
+
+@contextlib.contextmanager
+def frozen(guest: snap_guest.Guest,
+           settings: Settings) -> Iterator[export.Consistency]:
+    """Freeze the guest if its image asks for it, and thaw it at the end.
+
+    :returns: what can be said of the file systems in between
+    :raises QuiesceFailed: it is required and does not work; nothing is frozen
+    :raises ThawFailed: the guest was frozen and cannot be thawed
+    """
+    with _alone(guest):
+        refusal = _freeze(guest, settings)
+        if refusal is None:
+            try:
+                yield export.Consistency.FILESYSTEM
+            finally:
+                thaw(guest, settings.agent_timeout)
+            return
+    if settings.require_quiesce:
+        raise exception.QuiesceFailed(reason=refusal)
+    if settings.has_agent:
+        LOG.warning('The guest could not be quiesced, the snapshot is '
+                    'crash-consistent: %s', refusal, instance=guest.instance)
+    yield export.Consistency.CRASH
+
+
+def _freeze(guest: snap_guest.Guest, settings: Settings) -> str | None:
+    """Freeze; none if that worked, else why not, with the guest thawed."""
+    if not settings.has_agent:
+        return 'the image has no property hw_qemu_guest_agent=yes'
+    refusal = guest.agent_refusal()
+    if refusal is not None:
+        return refusal
+    try:
+        guest.set_agent_timeout(settings.agent_timeout)
+        if guest.freeze():
+            return None
+        refusal = 'its agent froze no file system'
+    except snap_guest.AgentError as ex:
+        refusal = str(ex)
+    except BaseException:
+        thaw(guest, settings.agent_timeout)
+        raise
+    # An agent that was too slow may have frozen the guest all the same.
+    _thaw_after_failure(guest, settings)
+    return refusal
+
+
+def _alone(
+        guest: snap_guest.Guest) -> contextlib.AbstractContextManager[object]:
+    """Nobody else of this process freezes or thaws the guest meanwhile."""
+    return lockutils.lock('snapdriver-quiesce-%s' % guest.name)
+
+
+def _thaw_after_failure(guest: snap_guest.Guest, settings: Settings) -> None:
+    try:
+        thaw(guest, settings.agent_timeout)
+    except exception.ThawFailed as ex:
+        LOG.error('%s', ex, instance=guest.instance)
+        # The freeze that was asked for cannot be recalled. It comes when the
+        # agent hangs no more, and nobody else would thaw the guest then. In
+        # eventlet mode the thread is a green one, as the scratch guard's.
+        threading.Thread(target=_thaw_late, args=(guest, settings),
+                         daemon=True).start()
+
+
+def _thaw_late(guest: snap_guest.Guest, settings: Settings) -> None:
+    """Thaw as soon as the agent answers; the snapshot does not wait."""
+    watch = timeutils.StopWatch(_LATE_SECONDS).start()
+    while not watch.expired():
+        time.sleep(_LATE_POLL_SECONDS)
+        try:
+            with _alone(guest):
+                _thaw_once(guest, settings.agent_timeout)
+        except snap_guest.GuestGone:
+            return
+        except snap_guest.AgentError:
+            continue
+        LOG.warning('The agent answers again and has thawed the guest',
+                    instance=guest.instance)
+        return
+    LOG.error('The agent has not answered for %d s; the guest is frozen if it '
+              'does. Run "virsh domfsthaw %s" then', _LATE_SECONDS, guest.name,
+              instance=guest.instance)
+
+
+def thaw(guest: snap_guest.Guest, agent_timeout: int) -> None:
+    """Thaw, with some patience.
+
+    :param agent_timeout: seconds
+    :raises ThawFailed: it does not answer
+    """
+    for attempt in range(1, _THAW_ATTEMPTS + 1):
+        try:
+            _thaw_once(guest, agent_timeout)
+            return
+        except snap_guest.GuestGone:
+            return
+        except snap_guest.AgentError as ex:
+            LOG.warning('Thawing failed, attempt %(attempt)d of %(all)d: '
+                        '%(error)s', {'attempt': attempt,
+                                      'all': _THAW_ATTEMPTS, 'error': ex},
+                        instance=guest.instance)
+            error = ex
+        time.sleep(_THAW_PAUSE_SECONDS)
+    raise exception.ThawFailed(domain=guest.name, reason=error)
+
+
+def _thaw_once(guest: snap_guest.Guest, agent_timeout: int) -> None:
+    """Thaw, and give the agent back the patience that libvirt has."""
+    try:
+        # Again each time: libvirt forgets it when the guest is suspended.
+        guest.set_agent_timeout(agent_timeout)
+        guest.thaw()
+    finally:
+        guest.reset_agent_timeout()

@@ -1,0 +1,138 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A snapshot of a disk on RBD: a point in time that no writer moves.
+
+Nova's own image backend and its driver do the work. QEMU locks no image in
+Ceph, so a disk that is to hold still is read through a snapshot of it.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import functools
+from typing import Any
+
+from oslo_log import log as logging
+from oslo_utils import uuidutils
+
+from nova_snapdriver import exception
+from nova_snapdriver import imagebackend
+
+LOG = logging.getLogger(__name__)
+
+
+class Unusable(Exception):
+    """Nova's image backend cannot reach the disk."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """A snapshot of a disk, which is not there yet.
+
+    :param backend: Nova's image backend of the disk,
+        :class:`nova.virt.libvirt.imagebackend.Rbd`
+    :param fsid: the cluster's
+    :param name: made up, so that it is ours alone
+    """
+
+    backend: Any
+    fsid: str
+    name: str = dataclasses.field(
+        default_factory=functools.partial(uuidutils.generate_uuid, False))
+
+    @property
+    def url(self) -> str:
+        return url(self.fsid, self.backend.driver.pool, self.backend.rbd_name,
+                   self.name)
+
+    def another(self) -> 'Snapshot':
+        """One that has nothing to do with what may be left of this."""
+        return Snapshot(self.backend, self.fsid)
+
+    def of(self, disk: imagebackend.Rbd) -> imagebackend.Rbd:
+        """What to read: with what Nova itself gives librbd."""
+        driver = self.backend.driver
+        return dataclasses.replace(disk, snapshot=self.name,
+                                   conf=driver.ceph_conf or None,
+                                   user=driver.rbd_user or None)
+
+
+def locate(backends: Any, instance: Any,
+           disk: imagebackend.Rbd) -> Snapshot:
+    """Look whether a snapshot can be made, and where; makes none.
+
+    :param backends: Nova's :class:`nova.virt.libvirt.imagebackend.Backend`
+    :raises Unusable: it is in another pool, or Ceph does not answer
+    """
+    try:
+        backend = backends.by_libvirt_path(instance, disk.path,
+                                           image_type='rbd')
+        pool, fsid = backend.driver.pool, backend.driver.get_fsid()
+    except Exception as ex:
+        # Not just Nova's: librbd's and librados' errors are of many classes,
+        # which are not there to be named where these are not installed.
+        raise Unusable(str(ex) or repr(ex)) from ex
+    if pool != disk.pool:
+        raise Unusable('the disk is in the pool %s, and [libvirt] '
+                       'images_rbd_pool another one' % disk.pool)
+    return Snapshot(backend, fsid)
+
+
+def url(*parts: str) -> str:
+    """A snapshot's, of cluster, pool, image, name: as Glance writes it."""
+    return 'rbd://' + '/'.join(parts)
+
+
+@contextlib.contextmanager
+def held(snapshot: Snapshot, not_undone: Callable[[], None]) -> Iterator[None]:
+    """Have a snapshot, and remove it at the end.
+
+    :param not_undone: called when it could not be removed
+    :raises CaptureFailed: Ceph refuses it
+    """
+    backend = snapshot.backend
+    try:
+        try:
+            backend.driver.create_snap(backend.rbd_name, snapshot.name)
+        except Exception as ex:
+            raise exception.CaptureFailed(
+                reason='no RBD snapshot of the disk: %s' %
+                       (str(ex) or repr(ex))) from ex
+        yield
+    finally:
+        _remove(snapshot, not_undone)
+
+
+def _remove(snapshot: Snapshot, not_undone: Callable[[], None]) -> None:
+    try:
+        remove(snapshot.backend.driver, snapshot.url)
+    except Exception as ex:
+        # The caller's exception is the one to see.
+        LOG.error('The RBD snapshot %(url)s is left: %(error)s',
+                  {'url': snapshot.url, 'error': ex})
+        not_undone()
+
+
+def remove(driver: Any, snapshot: str) -> list[str]:
+    """Remove an RBD snapshot that may be there, protected or not.
+
+    :param driver: Nova's :class:`nova.storage.rbd_utils.RBDDriver`
+    :param snapshot: its URL
+    :returns: what there was to remove, in words
+    """
+    _, pool, image, name = driver.parse_url(snapshot)
+    if not driver.exists(image, pool=pool, snapshot=name):
+        return []
+    driver.remove_snap(image, name, pool=pool, force=True)
+    return ['removed %s' % snapshot]

@@ -1,0 +1,193 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The guard of the scratch file: the guest goes first, the snapshot second.
+
+When QEMU finds no room for the old contents of what the guest overwrites, it
+is the guest's write that fails: libvirt gives no other choice for a backup
+job. So the job is ended before that, and if QEMU was quicker and has paused
+the guest, the guest is resumed: its write is then made again and succeeds.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import os
+import threading
+
+from oslo_log import log as logging
+from oslo_utils import units
+
+from nova_snapdriver.capture import workspace
+from nova_snapdriver import exception
+from nova_snapdriver import guest as snap_guest
+
+LOG = logging.getLogger(__name__)
+
+# A guest that QEMU has paused waits no longer than this and one look. The
+# event for it would need the event loop of Nova's Host and come no sooner
+# than it matters.
+_POLL_SECONDS = 0.5
+
+# The tables of a qcow2 file for each byte of data, generously, and its header.
+_TABLES = 4096
+_HEADER = units.Mi
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What the operator says.
+
+    :param reserve: [snapdriver] scratch_reserve, in bytes
+    :param limit: [snapdriver] scratch_limit, in bytes; 0 for none
+    """
+
+    reserve: int
+    limit: int
+
+
+def check(place: workspace.Workspace, limits: Limits) -> None:
+    """Look whether there is room, before anything is done.
+
+    :raises ScratchExhausted: there is not
+    """
+    reason = _too_little_room(os.path.dirname(place.path), limits)
+    if reason:
+        raise exception.ScratchExhausted(
+            reason='it was not begun, as ' + reason)
+
+
+def require(place: workspace.Workspace, limits: Limits, data: int) -> None:
+    """Look whether there is room for a copy of a disk, before it is made.
+
+    :param data: bytes that the copy may hold
+    :raises ScratchExhausted: there is not
+    """
+    needed = data + data // _TABLES + _HEADER
+    if limits.limit and needed > limits.limit:
+        raise exception.ScratchExhausted(
+            reason='it was not begun, as a copy of the disk may need %d MiB, '
+                   'more than [snapdriver] scratch_limit' %
+                   (needed // units.Mi + 1))
+    check(place, dataclasses.replace(limits, reserve=limits.reserve + needed))
+
+
+class Guard:
+    """Watches one capture in a thread, from its start to its end.
+
+    :param end_job: ends the capture's job, for the guest's sake; idempotent
+    """
+
+    def __init__(self, guest: snap_guest.Guest, place: workspace.Workspace,
+                 limits: Limits, end_job: Callable[[], None]) -> None:
+        self._guest = guest
+        self._place = place
+        self._limits = limits
+        self._end_job = end_job
+        self._stopping = threading.Event()
+        # In eventlet mode a green one: it may call libvirt as all others do.
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        # A guest that stands still for an error of before is not for us.
+        self._stopped_before = guest.stopped_by_io_error()
+        self.reason: str | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Watch no more. The job has ended: what it has stopped goes on."""
+        self._stopping.set()
+        self._thread.join()
+        self._resume()
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(_POLL_SECONDS):
+            try:
+                reason = self._pressure()
+                if reason:
+                    self._relieve(reason)
+                    return
+            except Exception as ex:
+                # To be looked at again; the guard must not die of it.
+                LOG.warning('The scratch file cannot be watched: %s', ex,
+                            instance=self._guest.instance)
+
+    def _pressure(self) -> str | None:
+        """Why the snapshot must give way; none if it need not."""
+        if self._stopped():
+            return 'QEMU had no room for it and stopped the guest'
+        used = _allocated(self._place.path)
+        if self._limits.limit and used > self._limits.limit:
+            return ('the guest overwrote more than [snapdriver] scratch_limit,'
+                    ' %d MiB' % (self._limits.limit // units.Mi))
+        return _too_little_room(self._place.path, self._limits)
+
+    def _relieve(self, reason: str) -> None:
+        LOG.error('The snapshot is given up for the sake of the guest: %s',
+                  reason, instance=self._guest.instance)
+        self.reason = reason
+        try:
+            self._end_job()
+        finally:
+            self._resume()
+
+    def _stopped(self) -> bool:
+        return not self._stopped_before and self._guest.stopped_by_io_error()
+
+    def _resume(self) -> None:
+        if self._stopped():
+            self._guest.resume()
+            LOG.warning('Resumed the guest, which QEMU had stopped for want '
+                        'of room for the snapshot',
+                        instance=self._guest.instance)
+
+
+@contextlib.contextmanager
+def guarded(guest: snap_guest.Guest, place: workspace.Workspace,
+            limits: Limits, end_job: Callable[[], None]) -> Iterator[None]:
+    """Guard a capture; to be left when its job has ended.
+
+    :raises ScratchExhausted: instead of whatever failed because of it
+    """
+    guard = Guard(guest, place, limits, end_job)
+    guard.start()
+    try:
+        try:
+            yield
+        finally:
+            guard.stop()
+    except Exception as ex:
+        if guard.reason is None:
+            raise
+        raise exception.ScratchExhausted(reason=guard.reason) from ex
+
+
+def _too_little_room(directory: str, limits: Limits) -> str | None:
+    found = os.statvfs(directory)
+    free = found.f_bavail * found.f_frsize
+    if free >= limits.reserve:
+        return None
+    return ('%s has %d MiB left, less than %d MiB, which is [snapdriver] '
+            'scratch_reserve and what a copy of the disk may need' %
+            (directory, free // units.Mi, limits.reserve // units.Mi))
+
+
+def _allocated(directory: str) -> int:
+    """Bytes that the files of a directory take on the disk."""
+    total = 0
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                found = entry.stat(follow_symlinks=False)
+                total += found.st_blocks * workspace.BLOCK_BYTES
+    return total

@@ -1,0 +1,94 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A read-only NBD export, by qemu-nbd, of a disk that no QEMU writes.
+
+While it lasts, QEMU's image lock keeps others from writing the disk, and it
+is refused where another QEMU writes already. (Not for block devices of
+running domains: libvirt gives each QEMU device nodes of its own, and locks
+belong to a node. There it is the state of the domain that has to be right.)
+A disk in Ceph, where QEMU locks nothing, is shown by an RBD snapshot.
+"""
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+import contextlib
+import os
+
+import nova.privsep.path
+from oslo_log import log as logging
+
+from nova_snapdriver.capture import export
+from nova_snapdriver.capture import nodes
+from nova_snapdriver.capture import qemunbd
+from nova_snapdriver.capture import workspace
+from nova_snapdriver import imagebackend
+from nova_snapdriver import privsep
+
+LOG = logging.getLogger(__name__)
+
+
+def may_read(chain: Sequence[imagebackend.Source]) -> bool:
+    """Whether this process itself may read every image of a disk."""
+    return all(source.path is None or
+               os.access(source.path, os.R_OK, effective_ids=True)
+               for source in chain)
+
+
+@contextlib.contextmanager
+def serve(place: workspace.Workspace, chain: Sequence[imagebackend.Source],
+          name: str) -> Iterator[export.Export]:
+    """Export a disk on the socket of a workspace, for as long as it is held.
+
+    The disk is read as root where nova-compute may not read it.
+
+    :param place: a workspace, made already
+    :param chain: the images of the disk, top first
+    :param name: of the export
+    :raises DiskUnusable: an image is of an unknown type or format
+    :raises CaptureFailed: qemu-nbd refused, or another QEMU writes the disk
+    """
+    run = _served if may_read(chain) else _served_by_root
+    with run(place.socket, chain, name):
+        yield export.Export(place.socket, name)
+
+
+@contextlib.contextmanager
+def _served(socket: str, chain: Sequence[imagebackend.Source],
+            name: str) -> Iterator[None]:
+    server = qemunbd.Server(socket, nodes.description(chain), name)
+    try:
+        yield
+    finally:
+        server.end()
+
+
+@contextlib.contextmanager
+def _served_by_root(socket: str, chain: Sequence[imagebackend.Source],
+                    name: str) -> Iterator[None]:
+    pid = privsep.start_server(
+        socket, [(one.type, one.format, one.path) for one in chain], name)
+    try:
+        nova.privsep.path.chown(socket, uid=os.geteuid())
+        yield
+    finally:
+        _end(pid)
+
+
+def _end(pid: int) -> None:
+    try:
+        privsep.end_server(pid)
+    except Exception as ex:
+        # The caller's exception is the one to see. A privileged process that
+        # does not answer is dead, and its children are with it.
+        LOG.error('Cannot end the qemu-nbd with process number %(pid)d: '
+                  '%(error)s', {'pid': pid, 'error': ex})

@@ -1,0 +1,160 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A private directory for what one capture needs on the host."""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import os
+import re
+import secrets
+import shutil
+
+import nova.privsep.path
+from oslo_log import log as logging
+from oslo_utils import fileutils
+
+from nova_snapdriver import exception
+
+LOG = logging.getLogger(__name__)
+
+# sun_path of a unix socket's address has 108 bytes, the last one a zero.
+MAX_SOCKET_PATH = 107
+
+_PREFIX = 'snapdriver-'
+_SOCKET = 'nbd'
+_SCRATCH = 'scratch'
+_OVERLAY = 'overlay'
+_COPY = 'copy'
+
+BLOCK_BYTES = 512       # of st_blocks, whatever the file system's are
+
+# Short, for the sake of the socket's path.
+_NAME = re.compile(_PREFIX + '[0-9a-f]{8}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Workspace:
+    """The directory of one snapshot: a socket, and QEMU's files."""
+
+    path: str
+
+    @property
+    def socket(self) -> str:
+        return os.path.join(self.path, _SOCKET)
+
+    @property
+    def scratch(self) -> str:
+        return os.path.join(self.path, _SCRATCH)
+
+    @property
+    def overlay(self) -> str:
+        return os.path.join(self.path, _OVERLAY)
+
+    @property
+    def copy(self) -> str:
+        return os.path.join(self.path, _COPY)
+
+
+def locate(parent: str) -> Workspace:
+    """A workspace of a new name in the scratch directory; makes nothing."""
+    return Workspace(os.path.join(os.path.abspath(parent),
+                                  _PREFIX + secrets.token_hex(4)))
+
+
+def is_one(path: str) -> bool:
+    """Whether a path is one that :func:`locate` gives."""
+    return (os.path.isabs(path) and os.path.normpath(path) == path and
+            _NAME.fullmatch(os.path.basename(path)) is not None)
+
+
+def check(place: Workspace) -> None:
+    """Look whether a workspace can be made; makes the scratch directory.
+
+    :raises DirectoryUnusable: it cannot
+    """
+    length = len(os.fsencode(place.socket))
+    if length > MAX_SOCKET_PATH:
+        raise exception.DirectoryUnusable(
+            reason='the path of a socket in it, %s, has %d bytes, and %d is '
+                   'the most' % (place.socket, length, MAX_SOCKET_PATH))
+    parent = os.path.dirname(place.path)
+    if not os.path.isdir(parent):
+        _make(parent)
+    if not os.access(parent, os.W_OK | os.X_OK, effective_ids=True):
+        raise exception.DirectoryUnusable(reason='%s is not writable' % parent)
+
+
+def _make(parent: str) -> None:
+    try:
+        fileutils.ensure_tree(parent)
+        # Whatever the umask: QEMU's user has to pass through.
+        os.chmod(parent, 0o711)
+    except OSError as ex:
+        raise exception.DirectoryUnusable(
+            reason='cannot make %s: %s' % (parent, ex)) from ex
+
+
+@contextlib.contextmanager
+def private(place: Workspace, qemu_uid: int | None) -> Iterator[None]:
+    """Make the workspace of a snapshot, and remove it at the end.
+
+    Only QEMU's user, who makes the socket and reads the scratch file, and
+    nova-compute's own group can enter it, whatever the umask.
+
+    :param qemu_uid: the user as which the domain runs, none for our own
+    :raises DirectoryUnusable: it cannot be made
+    """
+    check(place)
+    try:
+        os.mkdir(place.path, mode=0o700)
+    except OSError as ex:
+        raise exception.DirectoryUnusable(
+            reason='cannot make %s: %s' % (place.path, ex)) from ex
+    try:
+        _give(place.path, qemu_uid)
+        yield
+    finally:
+        shutil.rmtree(place.path, onerror=_left_behind)
+
+
+def _give(path: str, uid: int | None) -> None:
+    if uid is None or uid == os.geteuid():
+        return
+    # Group first: a parent with the set-group-id bit would give it another.
+    os.chown(path, -1, os.getegid())
+    os.chmod(path, 0o770)
+    nova.privsep.path.chown(path, uid=uid)
+
+
+def _left_behind(function: object, path: str, error: object) -> None:
+    LOG.error('Cannot remove %(path)s: %(error)s. Remove it by hand.',
+              {'path': path, 'error': error})
+
+
+def unreachable(path: str, uid: int, gid: int) -> str | None:
+    """The first directory on the way that a user may not enter.
+
+    By mode bits alone, without access lists: it explains a failure, it does
+    not predict one.
+    """
+    at = os.sep
+    for part in os.path.abspath(path).split(os.sep):
+        at = os.path.join(at, part)
+        info = os.stat(at)
+        if uid == 0:
+            continue
+        shift = 6 if info.st_uid == uid else 3 if info.st_gid == gid else 0
+        if not info.st_mode >> shift & 1:
+            return at
+    return None

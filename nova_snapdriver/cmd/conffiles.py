@@ -1,0 +1,49 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Nova's configuration, for subcommands that need it."""
+
+import argparse
+
+import nova.conf
+from oslo_config import cfg
+from oslo_log import log as logging
+
+from nova_snapdriver.cmd import base
+from nova_snapdriver import conf
+from nova_snapdriver import journal
+
+CONF = nova.conf.CONF
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what load() wants."""
+    parser.add_argument(
+        '--config-file', action='append', default=[], metavar='PATH',
+        help="nova-compute's configuration, may be given more than once; "
+             'default: where Nova looks for nova.conf')
+
+
+def load(args: argparse.Namespace) -> journal.Journal:
+    """Read the configuration, and give the journal that it names.
+
+    :raises CommandError: it cannot be read, or has a wrong value
+    """
+    conf.register_opts(CONF)
+    logging.register_options(CONF)
+    arguments = [word for path in args.config_file
+                 for word in ('--config-file', path)]
+    try:
+        CONF(arguments, project='nova', prog='nova-snapdriver')
+        return journal.Journal(CONF.snapdriver.journal_directory)
+    except (cfg.Error, ValueError) as ex:
+        raise base.CommandError('configuration: %s' % ex) from ex

@@ -1,0 +1,43 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What differs between the releases of Nova, 31 to 34, that are tested."""
+
+from collections.abc import Callable
+import functools
+from typing import Any
+
+from keystoneauth1 import loading
+import nova.conf
+from nova import service_auth
+from nova import utils
+from nova.virt.libvirt import host
+
+
+def native_thread(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that, called under eventlet, runs in a native thread."""
+    wrap: Callable[..., Callable[..., Any]] | None = getattr(
+        utils, 'tpool_wrap', None)
+    if wrap is not None:        # Nova 33 and later
+        return wrap(function)
+    threading = getattr(utils, 'concurrency_mode_threading', lambda: False)
+    if threading():             # Nova 32; nova-compute 31 is always eventlet
+        return function
+    return functools.partial(host.tpool.execute, function)
+
+
+def service_auth_plugin(group: str) -> Any:
+    """Credentials of a group of nova.conf; none where it has none."""
+    get = getattr(service_auth, 'get_service_auth_plugin', None)
+    if get is not None:         # Nova 33 and later
+        return get(group)
+    return loading.load_auth_from_conf_options(nova.conf.CONF, group)

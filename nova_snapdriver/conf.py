@@ -1,0 +1,224 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The options of ``[snapdriver]`` in nova.conf."""
+
+import itertools
+from typing import Any
+
+from nova import exception
+from oslo_config import cfg
+
+GROUP = cfg.OptGroup(
+    'snapdriver',
+    title='Snapshot driver',
+    help="""
+Options of the snapshot driver, in effect with ``[DEFAULT] compute_driver =
+snapdriver.SnapDriver``. Nova's own options keep their meaning: ``[libvirt]
+snapshot_image_format``, ``snapshots_directory``, ``[workarounds]
+disable_libvirt_livesnapshot``, ``[compute] max_concurrent_disk_ops``,
+``[DEFAULT] max_concurrent_snapshots`` and all of ``[glance]``.
+""")
+
+OPTS = [
+    cfg.StrOpt(
+        'scratch_directory',
+        default='$libvirt.snapshots_directory',
+        help="""
+Directory for QEMU's scratch file and the socket of a live snapshot.
+
+While a live snapshot is read, QEMU keeps there the old contents of what the
+guest overwrites. It is empty in the beginning and grows with what the guest
+writes during the upload, at most to the size of the root disk. Each snapshot
+makes a private directory of its own below this one and removes it at the end.
+
+Set it when the default is on a file system with too little room, when QEMU's
+user cannot enter it (every directory on the way needs the x permission for
+that user), or when its path is longer than 83 bytes: the path of a unix socket
+may have 107.
+
+Related options:
+
+* ``[libvirt] snapshots_directory``
+"""),
+    cfg.IntOpt(
+        'scratch_reserve',
+        default=1024, min=0,
+        help="""
+Space in MiB that stays free on the file system of ``scratch_directory``.
+
+With less than that, no live snapshot begins; and one that runs is given up,
+with an error, before QEMU finds the file system full, which would stop the
+guest's writes. It is for all snapshots of the host together, as the file
+system is. Raise it where guests write quickly: it is looked at twice a second,
+so it should hold what all guests of the host write in a second or two. 0
+switches it off, which is not advised.
+
+Related options:
+
+* ``[snapdriver] scratch_directory``
+* ``[snapdriver] scratch_limit``
+"""),
+    cfg.IntOpt(
+        'scratch_limit',
+        default=0, min=0,
+        help="""
+Space in MiB that one snapshot may take in ``scratch_directory``; 0 is for no
+limit but ``scratch_reserve``.
+
+A snapshot that needs more, because its guest overwrites more while the upload
+runs, is given up with an error. Set it where one tenant must not take the
+space of all others.
+
+Related options:
+
+* ``[snapdriver] scratch_directory``
+* ``[snapdriver] scratch_reserve``
+"""),
+    cfg.StrOpt(
+        'journal_directory',
+        default='$state_path/snapdriver',
+        help="""
+Directory where running snapshots are noted, for what a crash leaves behind.
+
+When nova-compute starts, it undoes the snapshots that are noted there and that
+nobody takes any more: it ends their backup jobs, thaws their guests, removes
+their files and deletes their unfinished images (with the credentials of
+``[service_user]``). It has to be on a local file system that outlives
+nova-compute (and its container), and needs a few KiB. ``nova-snapdriver list``
+and ``nova-snapdriver recover`` read it.
+
+Related options:
+
+* ``[DEFAULT] state_path``
+* ``[service_user]``
+"""),
+    cfg.StrOpt(
+        'live_method',
+        default='auto',
+        choices=[
+            ('auto', 'a backup job of QEMU where it has them, else a mirror'),
+            ('mirror', 'a block copy into an overlay, which is then read'),
+            ('cold', 'the server is suspended while its disk is copied')],
+        help="""
+How the disk of a running or paused server is captured.
+
+A backup job needs room only for what the guest overwrites during the upload. A
+mirror copies all that is in the disk and not in its backing file into
+``scratch_directory`` first. Set it to ``mirror`` only where backup jobs do not
+work although libvirt and QEMU say that they have them. With ``cold`` the
+server is suspended (its memory is saved), its disk is cloned into
+``scratch_directory`` where the file system shares blocks (XFS, btrfs), or else
+copied, and the server goes on before the upload begins. ``[workarounds]
+disable_libvirt_livesnapshot`` means ``cold``.
+
+Related options:
+
+* ``[workarounds] disable_libvirt_livesnapshot``
+* ``[snapdriver] scratch_directory``
+"""),
+    cfg.IntOpt(
+        'agent_timeout',
+        default=10, min=1, max=600,
+        help="""
+Longest time in seconds that the guest's agent may take to freeze or to thaw
+its file systems.
+
+When it takes longer to freeze, the guest is thawed and the snapshot goes on
+as crash-consistent, with a warning; with the image property
+``os_require_quiesce=yes`` it fails. Raise it for guests with a freeze hook
+that takes long (databases). There is no need to set it for guests without an
+agent: they are not asked.
+
+Related image properties: ``hw_qemu_guest_agent``, ``os_require_quiesce``.
+"""),
+    cfg.BoolOpt(
+        'verify',
+        default=True,
+        help="""
+Compare the hash that Glance computed with that of the bytes that were sent.
+
+The size is always compared. On a mismatch the image is deleted and the
+snapshot fails. Turn it off only where the compute host is short of CPU:
+SHA-512 takes about one core for 400 MiB/s.
+
+Related options:
+
+* ``[snapdriver] hash_algorithm``
+"""),
+    cfg.StrOpt(
+        'hash_algorithm',
+        default='sha512',
+        choices=['sha256', 'sha384', 'sha512', 'blake2b', 'blake2s',
+                 'sha3_256', 'sha3_384', 'sha3_512', 'sha1', 'md5'],
+        help="""
+The hash with which images are verified: what Glance has as its
+``hashing_algorithm``.
+
+If Glance turns out to use another one, the disk's captured state is read a
+second time to compute that, so a wrong value costs time and nothing else.
+
+Related options:
+
+* ``[snapdriver] verify``
+"""),
+    cfg.IntOpt(
+        'upload_stall_timeout',
+        default=300, min=10,
+        help="""
+Longest time in seconds that Glance may take none of the bytes that are offered
+to it, or give no answer once it has them all.
+
+Past it the connection is closed and the upload is tried again, ``[glance]
+num_retries`` times. Raise it where Glance's store takes long to commit a large
+image.
+
+Related options:
+
+* ``[glance] num_retries``
+"""),
+    cfg.IntOpt(
+        'progress_interval',
+        default=30, min=1,
+        help="""
+Time in seconds between two lines in the log that say how far an upload is.
+"""),
+]
+
+
+def register_opts(conf: cfg.ConfigOpts) -> None:
+    """Make the options known to a configuration."""
+    conf.register_group(GROUP)
+    conf.register_opts(OPTS, group=GROUP)
+
+
+def list_opts() -> list[tuple[cfg.OptGroup, 'itertools.chain[cfg.Opt]']]:
+    """The options, for oslo-config-generator."""
+    return [(GROUP, itertools.chain(OPTS))]
+
+
+def check(conf: cfg.ConfigOpts) -> None:
+    """Read every option once, so that a wrong value shows at the start.
+
+    Options of a driver are registered after nova.conf has been parsed, which
+    would otherwise put the error off until the first snapshot.
+
+    :raises nova.exception.InvalidConfiguration: a value is wrong
+    """
+    group: Any = conf[GROUP.name]
+    for option in OPTS:
+        try:
+            getattr(group, option.dest)
+        except (ValueError, cfg.Error) as ex:
+            raise exception.InvalidConfiguration(
+                '[%s] %s in nova.conf: %s' %
+                (GROUP.name, option.name, ex)) from ex

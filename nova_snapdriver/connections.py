@@ -1,0 +1,84 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Connections to Glance that another thread can cut."""
+
+import contextlib
+import socket
+from typing import Any
+
+from keystoneauth1 import session as ksa_session
+import requests
+
+
+class Connections:
+    """The connections of one session, which nobody else uses.
+
+    Who sends to a server that takes nothing is stuck until a time-out, and
+    neither requests nor urllib3 has a way to call it off.
+    """
+
+    def __init__(self) -> None:
+        self._session: Any = None
+        self._opened: list[Any] = []
+
+    def session(self, like: Any) -> Any:
+        """A session that trusts and times out as another one does.
+
+        :param like: a :class:`keystoneauth1.session.Session`
+        """
+        if self._session is None:
+            inner = requests.Session()
+            for scheme in tuple(inner.adapters):
+                inner.mount(scheme, _Adapter(self._opened))
+            self._session = ksa_session.Session(
+                session=inner, verify=like.verify, cert=like.cert,
+                timeout=like.timeout)
+        return self._session
+
+    def close(self) -> None:
+        """Keep none open for a request that will not come."""
+        if self._session is not None:
+            self._session.session.close()
+
+    def cut(self) -> None:
+        """Whoever sends or waits for an answer gets an error, now."""
+        for connection in tuple(self._opened):
+            # One that is closed, or is being closed, needs no cut.
+            with contextlib.suppress(AttributeError, OSError, ValueError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
+
+class _Adapter(ksa_session.TCPKeepAliveAdapter):
+    """Keeps the connections of its pools in a list."""
+
+    def __init__(self, opened: list[Any]) -> None:
+        self._opened = opened
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {
+            scheme: _noting(pool, self._opened) for scheme, pool in
+            self.poolmanager.pool_classes_by_scheme.items()}
+
+
+def _noting(pool: Any, opened: list[Any]) -> Any:
+    """A class of pools whose connections are noted as they open."""
+    base: Any = pool.ConnectionCls
+
+    class _Connection(base):
+        def connect(self) -> None:
+            super().connect()
+            opened.append(self)
+
+    return type(pool.__name__, (pool,), {'ConnectionCls': _Connection})

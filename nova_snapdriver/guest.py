@@ -1,0 +1,485 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""One domain of libvirt's, as a snapshot needs it.
+
+A thin wrapper round Nova's own ``Guest``. Libvirt's oddities are translated
+here and nowhere else.
+"""
+
+import collections
+from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import enum
+import time
+from typing import Any
+
+import libvirt
+from lxml import etree
+from nova import exception as nova_exception
+from oslo_log import log as logging
+from oslo_utils import timeutils
+
+from nova_snapdriver import exception
+from nova_snapdriver import imagebackend
+
+LOG = logging.getLogger(__name__)
+
+_AGENT_CHANNEL = 'org.qemu.guest_agent.0'
+
+_GONE = frozenset((libvirt.VIR_ERR_NO_DOMAIN,))
+
+# How long libvirtd may be away. A restart takes one to five seconds, more
+# where it finds hundreds of domains again; a guest may be frozen meanwhile,
+# and nobody but libvirtd can thaw it: so rather long than short.
+_RETURN_SECONDS = 60
+_RETURN_POLL_SECONDS = 0.5
+
+Find = Callable[[], Any]
+
+
+class AgentError(Exception):
+    """The guest's agent did not do what it was asked for."""
+
+
+class GuestGone(AgentError):
+    """The domain is not there, or not running, any more."""
+
+
+class BlockJobEvent(enum.Enum):
+    """What libvirt says of a block job."""
+
+    READY = 'in step with the disk'
+    ENDED = 'ended'
+    FAILED = 'failed'
+
+
+@dataclasses.dataclass(frozen=True)
+class Copying:
+    """How far a block job is, in bytes; 0 of 0 while QEMU prepares it."""
+
+    done: int
+    length: int
+
+
+@dataclasses.dataclass(frozen=True)
+class DiskSize:
+    """Sizes in bytes: what the guest sees, and what it takes on the host."""
+
+    capacity: int
+    allocation: int
+
+
+class Guest:
+    """A guest.
+
+    A handle of libvirt's dies with its connection, which dies with libvirtd;
+    the domain does not. So the domain is looked up again when that happens,
+    and the call is made again if it may be made twice.
+
+    :param guest: Nova's :class:`nova.virt.libvirt.guest.Guest`
+    :param instance: Nova's instance object, for the log
+    :param find: gives Nova's guest again, on a new connection where the old
+        one broke; none for a guest that need not outlive libvirtd
+    """
+
+    def __init__(self, guest: Any, instance: Any,
+                 find: Find | None = None) -> None:
+        self._guest = guest
+        self._find = find
+        self.instance = instance
+        self.name: str = guest.name
+
+    @property
+    def _domain(self) -> Any:
+        return self._guest._domain
+
+    def _call(self, method: str, *arguments: object) -> Any:
+        """Call libvirt, a second time if libvirtd went away meanwhile.
+
+        Not for what must not be done twice: whether it was done the first
+        time, nobody knows.
+        """
+        try:
+            return getattr(self._domain, method)(*arguments)
+        except libvirt.libvirtError as ex:
+            if self._find is None or not _broken(ex):
+                raise
+            LOG.warning('The connection to libvirt broke (%s), waiting for '
+                        'another', ex, instance=self.instance)
+            self._find_again(ex)
+        return getattr(self._domain, method)(*arguments)
+
+    def _find_again(self, broke: libvirt.libvirtError) -> None:
+        """:raises libvirt.libvirtError: libvirtd does not come back"""
+        assert self._find is not None
+        deadline = timeutils.StopWatch(_RETURN_SECONDS).start()
+        while True:
+            try:
+                self._guest = self._find()
+                return
+            except nova_exception.InstanceNotFound:
+                return          # the old handle says so itself, or is broken
+            except (nova_exception.NovaException, libvirt.libvirtError):
+                if deadline.expired():
+                    raise broke from None
+            time.sleep(_RETURN_POLL_SECONDS)
+
+    def live_xml(self) -> etree._Element:
+        """The XML of the domain as it runs now, parsed.
+
+        :raises nova.exception.InstanceNotFound: it is not there any more
+        """
+        with self._translated('read the XML of the domain'):
+            return imagebackend.parse(self._call('XMLDesc', 0))
+
+    def power_state(self, host: Any) -> int:
+        """The state of the domain, of :mod:`nova.compute.power_state`.
+
+        :param host: Nova's :class:`nova.virt.libvirt.host.Host`
+        """
+        return int(self._guest.get_power_state(host))
+
+    def exists(self) -> bool:
+        """Whether the domain runs; true where libvirt does not answer."""
+        return self._active()
+
+    def defined(self) -> bool:
+        """Whether the domain is there, running or not.
+
+        :raises nova.exception.NovaException: libvirt does not answer
+        """
+        if self._find is None:
+            return True
+        try:
+            self._find()
+        except nova_exception.InstanceNotFound:
+            return False
+        return True
+
+    def qemu_owner(self) -> tuple[int, int] | None:
+        """The user and group, as numbers, that QEMU runs as.
+
+        None where libvirt does not set them for the domain: QEMU then runs
+        as libvirt's own user.
+        """
+        label = self.live_xml().findtext("seclabel[@model='dac']/label")
+        if not label:
+            return None
+        uid, gid = label.replace('+', '').split(':')
+        return int(uid), int(gid)
+
+    def stopped_by_io_error(self) -> bool:
+        """Whether QEMU paused the guest because a disk failed or was full."""
+        state, reason = self._state()
+        return bool(state == libvirt.VIR_DOMAIN_PAUSED and
+                    reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR)
+
+    def _state(self) -> tuple[int, int]:
+        with self._translated('ask for the state of the domain'):
+            state, reason = self._call('state')
+        return state, reason
+
+    def resume(self) -> None:
+        """Let a paused guest go on.
+
+        :raises CaptureFailed: libvirt refused
+        """
+        with self._translated('resume the domain'):
+            self._call('resume')
+
+    # The agent
+
+    def agent_refusal(self) -> str | None:
+        """Why the agent cannot be asked; none if it can.
+
+        Libvirt knows from QEMU whether a program in the guest has the channel
+        open. Without one, a command would wait for its time-out in vain.
+        """
+        if self._state()[0] != libvirt.VIR_DOMAIN_RUNNING:
+            return 'the guest does not run'
+        channel = self.live_xml().find(
+            "devices/channel/target[@name='%s']" % _AGENT_CHANNEL)
+        if channel is None:
+            return 'the domain has no channel for a guest agent'
+        if channel.get('state') != 'connected':
+            return 'no agent runs in the guest'
+        return None
+
+    def set_agent_timeout(self, seconds: int) -> None:
+        """How long libvirt waits for the agent's answer, from now on."""
+        with self._agent():
+            self._call('agentSetResponseTimeout', seconds, 0)
+
+    def reset_agent_timeout(self) -> None:
+        """Back to what libvirt does by itself. Never raises."""
+        with contextlib.suppress(AgentError), self._agent():
+            self._call(
+                'agentSetResponseTimeout',
+                libvirt.VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK, 0)
+
+    def freeze(self) -> int:
+        """Freeze the guest's file systems.
+
+        :returns: how many there were
+        :raises AgentError: it failed, or took too long; they may be frozen
+        """
+        with self._agent():
+            return int(self._domain.fsFreeze())
+
+    def thaw(self) -> None:
+        """Thaw the guest's file systems; no error if none is frozen.
+
+        :raises AgentError: it failed, or took too long
+        :raises GuestGone: there is nothing to thaw
+        """
+        with self._agent():
+            self._call('fsThaw')
+
+    @contextlib.contextmanager
+    def _agent(self) -> Iterator[None]:
+        try:
+            yield
+        except libvirt.libvirtError as ex:
+            # A stopped domain answers "operation invalid" to agent commands.
+            if ex.get_error_code() in _GONE or not self._active():
+                raise GuestGone(str(ex)) from ex
+            raise AgentError(str(ex)) from ex
+
+    def _active(self) -> bool:
+        try:
+            return bool(self._call('isActive'))
+        except libvirt.libvirtError as ex:
+            return ex.get_error_code() not in _GONE
+
+    # The memory
+
+    def is_saved(self) -> bool:
+        """Whether libvirt has a memory image to start the domain from.
+
+        :raises nova.exception.InstanceNotFound: it is not there any more
+        """
+        with self._translated('ask for a saved memory of the domain'):
+            return bool(self._call('hasManagedSaveImage', 0))
+
+    def is_being_saved(self) -> bool:
+        """Whether libvirt saves the domain's memory right now.
+
+        :raises CaptureFailed: libvirt does not answer
+        """
+        try:
+            job = self._call('jobStats', 0)
+        except libvirt.libvirtError as ex:
+            if ex.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID:
+                return False            # it has just stopped
+            raise exception.CaptureFailed(
+                reason='cannot ask for jobs of the domain: %s' % ex) from ex
+        return bool(job.get('type') and job.get('operation') ==
+                    libvirt.VIR_DOMAIN_JOB_OPERATION_SAVE)
+
+    def start(self) -> None:
+        """Start the domain, from its memory image if there is one.
+
+        :raises CaptureFailed: libvirt refused
+        """
+        with self._translated('start the domain'):
+            self._domain.create()
+
+    # The backup job
+
+    def has_job(self) -> bool:
+        """Whether a job (backup, save, migration, …) holds the domain.
+
+        :raises nova.exception.InstanceNotFound: it is not there any more
+        """
+        with self._translated('ask for jobs of the domain'):
+            return bool(self._call('jobInfo')[0] !=
+                        libvirt.VIR_DOMAIN_JOB_NONE)
+
+    def begin_backup(self, xml: str) -> None:
+        """Begin a backup job.
+
+        :param xml: a domainbackup document
+        :raises CaptureFailed: libvirt or QEMU refused it
+        :raises nova.exception.InstanceNotFound: the domain is not there
+        """
+        with self._translated('begin the backup job'):
+            self._domain.backupBegin(xml, None, 0)
+
+    def backup_socket(self) -> str | None:
+        """The socket of the backup job that runs; none if none runs.
+
+        :raises CaptureFailed: libvirt does not answer
+        """
+        try:
+            xml = self._call('backupGetXMLDesc', 0)
+        except libvirt.libvirtError as ex:
+            code = ex.get_error_code()
+            if code in _GONE or code == libvirt.VIR_ERR_NO_DOMAIN_BACKUP:
+                return None
+            raise exception.CaptureFailed(
+                reason='cannot ask for the backup job: %s' % ex) from ex
+        server = imagebackend.parse(xml).find('server')
+        # A job of somebody else's, on TCP, has no socket and is not ours.
+        return '' if server is None else server.get('socket', '')
+
+    def abort_job(self) -> None:
+        """Ask libvirt to end the job of the domain. It ends a little later.
+
+        No error if there is none: it ended by itself, or was ended before the
+        connection broke.
+
+        :raises CaptureFailed: libvirt refused
+        """
+        with self._translated('end the backup job'):
+            try:
+                self._call('abortJob')
+            except libvirt.libvirtError as ex:
+                if ex.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
+                    raise
+
+    # The block job
+
+    def disk_size(self, target: str) -> DiskSize:
+        """:raises CaptureFailed: libvirt does not answer"""
+        with self._translated('ask for the size of disk %s' % target):
+            capacity, allocation, _ = self._domain.blockInfo(target, 0)
+        return DiskSize(capacity, allocation)
+
+    def block_job(self, target: str) -> Copying | None:
+        """The block job of a disk, whoever began it; none if none runs.
+
+        :raises CaptureFailed: libvirt does not answer, or the domain stopped
+        """
+        with self._translated('ask for the block job of disk %s' % target):
+            info = self._domain.blockJobInfo(target, 0)
+        if not info:
+            return None
+        if info['end'] <= 1:
+            # Libvirt's way to say that it does not know the length yet.
+            return Copying(0, 0)
+        return Copying(info['cur'], info['end'])
+
+    def copied_disk(self, path: str) -> str | None:
+        """The disk that a block job copies to a file, none if none does.
+
+        :raises CaptureFailed: libvirt does not answer
+        """
+        disk = self._copied(path)
+        return None if disk is None else str(disk.find('target').get('dev'))
+
+    def copy_in_step(self, path: str) -> bool:
+        """Whether the copy of a disk to a file has all that the disk has.
+
+        :raises CaptureFailed: libvirt does not answer
+        """
+        disk = self._copied(path)
+        return disk is not None and disk.find('mirror').get('ready') == 'yes'
+
+    def _copied(self, path: str) -> etree._Element | None:
+        try:
+            domain = self.live_xml()
+        except nova_exception.InstanceNotFound:
+            return None
+        for disk in domain.iterfind('devices/disk'):
+            source = disk.find('mirror/source')
+            if source is not None and source.get('file') == path:
+                return disk
+        return None
+
+    def begin_copy(self, target: str, xml: str) -> None:
+        """Begin to copy a disk, without what its backing file has.
+
+        It ends with the domain, which is why libvirt allows it for one that
+        is persistent.
+
+        :param xml: a disk element that describes a file that is there
+        :raises CaptureFailed: libvirt or QEMU refused it
+        :raises nova.exception.InstanceNotFound: the domain is not there
+        """
+        with self._translated('begin to copy disk %s' % target):
+            self._domain.blockCopy(
+                target, xml, None,
+                libvirt.VIR_DOMAIN_BLOCK_COPY_SHALLOW |
+                libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT |
+                libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB)
+
+    def end_copy(self, target: str) -> None:
+        """End the block job of a disk, which keeps its image.
+
+        Returns when the job has ended. If it was in step with the disk, the
+        copy is what the disk was at some instant during this call: QEMU holds
+        the guest's requests back and copies the last of them.
+
+        :raises CaptureFailed: libvirt refused, or there is no job
+        """
+        with self._translated('end the block job of disk %s' % target):
+            self._domain.blockJobAbort(target, 0)
+
+    @contextlib.contextmanager
+    def block_job_events(
+            self, target: str) -> Iterator[collections.deque[BlockJobEvent]]:
+        """Collect what libvirt says of the block jobs of a disk.
+
+        Libvirt calls from a native thread of its event loop, under eventlet
+        as well, where nothing of :mod:`threading` may be shared with it. To
+        append to a deque takes no lock: whoever waits looks into it.
+
+        :raises CaptureFailed: libvirt does not tell
+        """
+        events: collections.deque[BlockJobEvent] = collections.deque()
+        names = {libvirt.VIR_DOMAIN_BLOCK_JOB_READY: BlockJobEvent.READY,
+                 libvirt.VIR_DOMAIN_BLOCK_JOB_FAILED: BlockJobEvent.FAILED}
+
+        def note(connection: Any, domain: Any, disk: str, kind: int,
+                 status: int, opaque: None) -> None:
+            if disk == target:
+                events.append(names.get(status, BlockJobEvent.ENDED))
+
+        with self._translated('listen to events of the domain'):
+            connection = self._domain.connect()
+            number = connection.domainEventRegisterAny(
+                self._domain, libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, note,
+                None)
+        try:
+            yield events
+        finally:
+            # A connection that broke has forgotten it already.
+            with contextlib.suppress(libvirt.libvirtError):
+                connection.domainEventDeregisterAny(number)
+
+    @contextlib.contextmanager
+    def _translated(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except libvirt.libvirtError as ex:
+            if ex.get_error_code() in _GONE:
+                raise nova_exception.InstanceNotFound(
+                    instance_id=self.instance.uuid) from ex
+            raise exception.CaptureFailed(
+                reason='cannot %s: %s' % (what, ex)) from ex
+
+
+def _broken(error: libvirt.libvirtError) -> bool:
+    """Whether it is the connection that failed.
+
+    What a call says whose other end died, as Nova's Host has it; or whose
+    connection was closed on our side.
+    """
+    codes = (libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_ERR_INTERNAL_ERROR,
+             libvirt.VIR_ERR_INVALID_CONN)
+    domains = (libvirt.VIR_FROM_REMOTE, libvirt.VIR_FROM_RPC,
+               libvirt.VIR_FROM_NONE)
+    return (error.get_error_code() in codes and
+            error.get_error_domain() in domains)

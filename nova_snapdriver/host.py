@@ -1,0 +1,122 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What this host can do, asked once when nova-compute starts."""
+
+import dataclasses
+import importlib.util
+import shutil
+from typing import Any
+
+from lxml import etree
+from oslo_log import log as logging
+
+from nova_snapdriver import imagebackend
+
+LOG = logging.getLogger(__name__)
+
+# The first releases whose backup jobs can be relied upon: libvirt's
+# "incremental backup" left its experimental state with these. Nova 34 asks for
+# later ones itself.
+MIN_LIBVIRT = (7, 2, 0)
+MIN_QEMU = (6, 0, 0)
+
+
+def _triple(version: int) -> tuple[int, int, int]:
+    """Libvirt's way to put a version into a number."""
+    return version // 1000000, version // 1000 % 1000, version % 1000
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return '.'.join(str(part) for part in version)
+
+
+@dataclasses.dataclass(frozen=True)
+class Capabilities:
+    """Versions of the daemons, and what is missing, in words.
+
+    ``missing`` is what the live path cannot do without, ``server_missing``
+    what the mirror and the cold path need.
+    """
+
+    libvirt: str
+    qemu: str
+    missing: tuple[str, ...] = ()
+    server_missing: tuple[str, ...] = ()
+
+    def log(self) -> None:
+        """Say once which paths there are."""
+        paths = [] if self.missing else ['live']
+        paths += [] if self.server_missing else ['mirror', 'cold']
+        LOG.info('Snapshot paths available: %(paths)s (libvirt %(libvirt)s, '
+                 'QEMU %(qemu)s)', {'paths': ', '.join([*paths, 'stock']),
+                                    'libvirt': self.libvirt,
+                                    'qemu': self.qemu})
+        if self.missing:
+            LOG.warning('No snapshots of running servers by the live path. '
+                        'Missing: %s', '; '.join(self.missing))
+        if self.server_missing:
+            LOG.warning('No snapshots by the mirror and the cold path. '
+                        'Missing: %s', '; '.join(self.server_missing))
+
+
+class Host:
+    """The host.
+
+    :param host: Nova's :class:`nova.virt.libvirt.host.Host`
+    """
+
+    def __init__(self, host: Any) -> None:
+        self._host = host
+
+    def capabilities(self, virt_type: str) -> Capabilities:
+        """Look at the daemons (not at the bindings) and at the programs.
+
+        :param virt_type: Nova's [libvirt] virt_type
+        :raises libvirt.libvirtError: libvirtd does not answer
+        """
+        connection = self._host.get_connection()
+        libvirt = _triple(connection.getLibVersion())
+        qemu = _triple(connection.getVersion())
+        domain = imagebackend.parse(
+            connection.getDomainCapabilities(None, None, None, virt_type, 0))
+        return Capabilities(
+            _dotted(libvirt), _dotted(qemu),
+            (*_missing_in_libvirt(libvirt, qemu, domain), *_missing_binding()),
+            (*_missing_programs(), *_missing_binding()))
+
+
+def _missing_in_libvirt(libvirt: tuple[int, ...], qemu: tuple[int, ...],
+                        domain: etree._Element) -> list[str]:
+    missing = []
+    if libvirt < MIN_LIBVIRT:
+        missing.append('libvirt %s or later (package libvirt-daemon)' %
+                       _dotted(MIN_LIBVIRT))
+    if qemu < MIN_QEMU:
+        missing.append('QEMU %s or later (package qemu-system-x86)' %
+                       _dotted(MIN_QEMU))
+    backup = domain.find('features/backup')
+    if backup is None or backup.get('supported') != 'yes':
+        missing.append('the backup API in libvirt and QEMU')
+    return missing
+
+
+def _missing_binding() -> list[str]:
+    if importlib.util.find_spec('nbd') is None:
+        return ["libnbd's Python binding (package python3-libnbd)"]
+    return []
+
+
+def _missing_programs() -> list[str]:
+    if shutil.which('qemu-nbd') is None:
+        return ['qemu-nbd (package qemu-utils)']
+    return []

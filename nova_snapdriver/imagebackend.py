@@ -1,0 +1,160 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The root disk, as the live XML of its domain describes it.
+
+Everything here comes from libvirt. Nothing that a guest can write (the first
+bytes of its disk) is ever looked at to find a format.
+"""
+
+import dataclasses
+
+from lxml import etree
+
+from nova_snapdriver import exception
+
+# An XML document that libvirt made has no entities and refers to nothing.
+_PARSER = etree.XMLParser(resolve_entities=False, no_network=True)
+
+# Where the path of a source is, by the type of the disk.
+PATH_ATTRIBUTES = {'file': 'file', 'block': 'dev'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rbd:
+    """An image in a Ceph cluster.
+
+    :param monitors: (host, port) of each; the port is empty for the usual one
+    :param user: Ceph's, without "client."; none for librados' own choice
+    :param conf: the path of ceph.conf; none for librados' own choice
+    :param snapshot: what is meant is a snapshot of the image
+    """
+
+    pool: str
+    image: str
+    monitors: tuple[tuple[str, str], ...] = ()
+    user: str | None = None
+    conf: str | None = None
+    snapshot: str | None = None
+
+    @property
+    def path(self) -> str:
+        """As Nova's image backend names it."""
+        return 'rbd:%s/%s' % (self.pool, self.image)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One image of a disk's chain.
+
+    ``type`` is libvirt's (file, block, network, …), ``format`` QEMU's (raw,
+    qcow2, …); ``path`` is none for what is not a path on this host; ``rbd``
+    is set for what is in Ceph.
+    """
+
+    type: str
+    format: str
+    path: str | None
+    encrypted: bool = False
+    rbd: Rbd | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class RootDisk:
+    """The disk that a snapshot is of.
+
+    ``target`` is the device name in the domain (vda), ``device`` libvirt's
+    kind of device (disk, cdrom, …), ``mirrored`` says that a block job copies
+    the disk right now.
+    """
+
+    target: str
+    device: str
+    source: Source
+    backing: tuple[Source, ...] = ()
+    read_only: bool = False
+    mirrored: bool = False
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether any image of the chain is."""
+        return any(source.encrypted for source in (self.source, *self.backing))
+
+
+def parse(xml: str) -> etree._Element:
+    """Parse XML that libvirt gave."""
+    return etree.fromstring(xml.encode(), _PARSER)
+
+
+def root_disk(domain: etree._Element) -> RootDisk | None:
+    """The first disk of a domain, which is what Nova takes for its root disk.
+
+    :param domain: the live XML, parsed
+    :returns: none where the domain has no disk at all (a container)
+    :raises DiskUnusable: the XML names no format for it
+    """
+    disk = domain.find('devices/disk')
+    if disk is None:
+        return None
+    target = disk.find('target')
+    name = '' if target is None else target.get('dev', '')
+    return RootDisk(
+        target=name,
+        device=disk.get('device', 'disk'),
+        source=_source(disk, 'driver', 'type', name),
+        backing=_backing(disk, name),
+        read_only=disk.find('readonly') is not None,
+        mirrored=disk.find('mirror') is not None)
+
+
+def _source(element: etree._Element, tag: str, attribute: str,
+            target: str) -> Source:
+    kind = element.get('type', '')
+    driver = element.find(tag)
+    disk_format = None if driver is None else driver.get(attribute)
+    if not disk_format:
+        raise exception.DiskUnusable(
+            reason='the XML of the domain names no format for disk %s, and '
+                   'nothing that a guest can write is probed' % target)
+    source = element.find('source')
+    path = None
+    if source is not None and kind in PATH_ATTRIBUTES:
+        path = source.get(PATH_ATTRIBUTES[kind])
+    encrypted = (element.find('encryption') is not None or
+                 element.find('source/encryption') is not None)
+    return Source(kind, disk_format, path, encrypted, _rbd(source))
+
+
+def _rbd(source: etree._Element | None) -> Rbd | None:
+    """The RBD image that a source names; none if it is something else."""
+    if source is None or source.get('protocol') != 'rbd':
+        return None
+    pool, _, image = source.get('name', '').partition('/')
+    # With a namespace there are three parts: Nova makes none of those.
+    if not (pool and image) or '/' in image:
+        return None
+    auth = source.find('auth')
+    return Rbd(pool, image, tuple(
+        (host.get('name', ''), host.get('port', ''))
+        for host in source.iterfind('host')),
+        None if auth is None else auth.get('username'))
+
+
+def _backing(disk: etree._Element, target: str) -> tuple[Source, ...]:
+    """The chain below a disk, nearest first."""
+    chain = []
+    store = disk.find('backingStore')
+    # Libvirt ends the chain with an empty element.
+    while store is not None and store.get('type'):
+        chain.append(_source(store, 'format', 'type', target))
+        store = store.find('backingStore')
+    return tuple(chain)

@@ -1,0 +1,193 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Which way a snapshot is taken: facts in, a plan out, nothing else."""
+
+import dataclasses
+import enum
+
+from nova.compute import power_state
+from nova_snapdriver import imagebackend
+
+# Formats that this driver can write; Nova also knows vmdk and vdi.
+IMAGE_FORMATS = frozenset(('qcow2', 'raw'))
+
+_DISK_FORMATS = frozenset(('qcow2', 'raw'))
+_DISK_TYPES = frozenset(('file', 'block'))
+_ACTIVE = frozenset((power_state.RUNNING, power_state.PAUSED))
+# Suspended servers are among them: Nova saves their memory and stops them.
+_STOPPED = frozenset((power_state.SHUTDOWN, power_state.CRASHED))
+
+
+class Path(enum.StrEnum):
+    """The ways to take a snapshot."""
+
+    DIRECT = 'direct'
+    LIVE = 'live'
+    MIRROR = 'mirror'
+    COLD = 'cold'
+    STOCK = 'stock'
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """All that the choice depends on.
+
+    :param virt_type: Nova's ``[libvirt] virt_type``
+    :param power_state: of :mod:`nova.compute.power_state`
+    :param disk: none where the domain has no disk
+    :param image_format: the format that the image is to have
+    :param missing: what the live path lacks on this host, in words
+    :param server_missing: what an NBD server of our own lacks on this host,
+        which the mirror and the cold path need
+    :param live_method: ``[snapdriver] live_method``
+    :param live_disabled: ``[workarounds] disable_libvirt_livesnapshot``
+    :param encryption: ``[ephemeral_storage_encryption] enabled``
+    :param not_direct: why Glance's store cannot copy the disk, in words; none
+        if it can
+    :param not_held: why a disk on RBD cannot be made to hold still, in words
+    """
+
+    virt_type: str
+    power_state: int
+    disk: imagebackend.RootDisk | None
+    image_format: str
+    missing: tuple[str, ...] = ()
+    server_missing: tuple[str, ...] = ()
+    live_method: str = 'auto'
+    live_disabled: bool = False
+    encryption: bool = False
+    not_direct: str | None = 'the disk is not on RBD'
+    not_held: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The path, and why, in words for the log.
+
+    :param otherwise: the plan for when Ceph or Glance refuses this one; only
+        the direct path has one, which does nothing to the guest that is not
+        undone by then
+    :param suspends: whether the guest runs, and is stopped for a moment
+    """
+
+    path: Path
+    reason: str
+    otherwise: 'Plan | None' = None
+    suspends: bool = False
+
+
+def choose(facts: Facts) -> Plan:
+    """Choose the path. It is chosen once and never changes on the way."""
+    streamed = _choose_streamed(facts)
+    if facts.not_direct is not None or _not_ours(facts):
+        return streamed
+    return Plan(Path.DIRECT, 'its disk and Glance are on the same Ceph '
+                'cluster', otherwise=streamed)
+
+
+def _choose_streamed(facts: Facts) -> Plan:
+    """The path where the disk has to be read."""
+    reason = _not_ours(facts)
+    if reason:
+        return Plan(Path.STOCK, reason)
+    if facts.power_state in _ACTIVE:
+        return _choose_active(facts)
+    return _choose_stopped(facts)
+
+
+def _choose_active(facts: Facts) -> Plan:
+    state = power_state.STATE_MAP[facts.power_state]
+    if facts.disk is not None and facts.disk.mirrored:
+        # A job that would keep the guest from being suspended, too.
+        return Plan(Path.STOCK, 'a block job copies the disk')
+    wanted = _cold_wanted(facts)
+    if wanted:
+        not_cold = _not_cold(facts)
+        if not_cold is None:
+            return Plan(Path.COLD, 'the domain is %s and %s' % (state, wanted),
+                        suspends=True)
+        return Plan(Path.STOCK, '%s, and %s' % (wanted, not_cold))
+    not_live = _not_live(facts)
+    if not_live is None:
+        return Plan(Path.LIVE, 'the domain is %s and its host can capture it' %
+                    state)
+    not_mirror = _not_mirrored(facts)
+    if not_mirror is None:
+        return Plan(Path.MIRROR, 'the domain is %s and %s' % (state, not_live))
+    return Plan(Path.STOCK, '%s, and %s' % (not_live, not_mirror))
+
+
+def _choose_stopped(facts: Facts) -> Plan:
+    state = power_state.STATE_MAP.get(facts.power_state, facts.power_state)
+    reason = 'the domain is %s' % state
+    not_cold = _not_cold(facts)
+    if facts.power_state in _STOPPED and not_cold is None:
+        return Plan(Path.COLD, reason)
+    return Plan(Path.STOCK, ', and '.join(filter(None, (reason, not_cold))))
+
+
+def _not_ours(facts: Facts) -> str | None:
+    """Why the disk is one that only Nova's own driver can read."""
+    disk = facts.disk
+    if facts.virt_type not in ('kvm', 'qemu'):
+        return 'virt_type is %s' % facts.virt_type
+    if disk is None:
+        return 'the domain has no disk'
+    if facts.encryption or disk.encrypted:
+        return 'the disk is encrypted'
+    if disk.device != 'disk' or disk.read_only:
+        return 'the root device is a read-only %s' % disk.device
+    if disk.source.type not in _DISK_TYPES and disk.source.rbd is None:
+        return 'the disk is of type %s' % disk.source.type
+    if disk.source.format not in _DISK_FORMATS:
+        return 'the disk has the format %s' % disk.source.format
+    if facts.image_format not in IMAGE_FORMATS:
+        return 'the image is to have the format %s' % facts.image_format
+    return None
+
+
+def _cold_wanted(facts: Facts) -> str | None:
+    """Why the guest is to be suspended."""
+    if facts.live_disabled:
+        return '[workarounds] disable_libvirt_livesnapshot is set'
+    if facts.live_method == 'cold':
+        return '[snapdriver] live_method is cold'
+    return None
+
+
+def _not_live(facts: Facts) -> str | None:
+    """Why the live path is not to be had."""
+    if facts.live_method == 'mirror':
+        return '[snapdriver] live_method is mirror'
+    if facts.missing:
+        return 'this host lacks ' + ', '.join(facts.missing)
+    return None
+
+
+def _not_mirrored(facts: Facts) -> str | None:
+    """Why the mirror path is not to be had."""
+    if facts.disk is not None and facts.disk.source.rbd is not None:
+        return 'a disk on RBD is not mirrored'
+    return _not_served(facts)
+
+
+def _not_cold(facts: Facts) -> str | None:
+    """Why a disk at rest cannot be read."""
+    return facts.not_held or _not_served(facts)
+
+
+def _not_served(facts: Facts) -> str | None:
+    """Why no NBD server of our own can show the disk, or a copy of it."""
+    if facts.server_missing:
+        return 'this host lacks ' + ', '.join(facts.server_missing)
+    return None

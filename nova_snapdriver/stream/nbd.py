@@ -1,0 +1,165 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A read-only NBD export, through libnbd.
+
+Source: the NBD protocol's description, "Block status" and "base:allocation",
+and libnbd(3).
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import types
+from typing import Any
+from typing import Self
+
+from oslo_utils import units
+
+CONTEXT = 'base:allocation'
+
+# The flag that decides: it reads as zeros. A hole without it may read as
+# anything, and with a backing file it reads as what the backing file has.
+_STATE_ZERO = 1 << 1
+
+# NBD lengths are 32 bits wide; a power of two keeps every request aligned.
+_STATUS_STEP = units.Gi
+
+# How long the server may say nothing while requests wait for it.
+STALL_SECONDS = 300
+_POLL_MS = 1000
+
+
+class ExportError(Exception):
+    """The export could not be opened, mapped or read."""
+
+
+class Client:
+    """One connection to a read-only export over a unix socket.
+
+    :param socket: path of the unix socket
+    :param name: name of the export
+    :raises ExportError: it is not there, or not read-only
+    """
+
+    def __init__(self, socket: str, name: str) -> None:
+        # Imported late: what only wants the rest of this package (and the
+        # machine that runs its unit tests) need not have the binding.
+        import nbd
+        self._nbd: Any = nbd
+        self._handle: Any = nbd.NBD()
+        self._idle_ms = 0
+        try:
+            self._connect(socket, name)
+            self.size: int = self._handle.get_size()
+            self._mapped: bool = self._handle.can_meta_context(CONTEXT)
+            read_only: bool = self._handle.is_read_only()
+        except nbd.Error as ex:
+            raise ExportError('cannot open export %r at %s: %s' %
+                              (name, socket, ex.string)) from ex
+        if not read_only:
+            raise ExportError('export %r at %s is writable' % (name, socket))
+
+    def _connect(self, socket: str, name: str) -> None:
+        # Zeroing each buffer before it is read into is a whole pass over the
+        # memory. It guards those who use the contents of a read that failed
+        # (CVE-2022-0485); here a read that failed ends the stream.
+        self._handle.set_pread_initialize(False)
+        self._handle.set_export_name(name)
+        self._handle.add_meta_context(CONTEXT)
+        self._handle.connect_unix(socket)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None,
+                 exc: BaseException | None,
+                 traceback: types.TracebackType | None) -> None:
+        try:
+            self._handle.shutdown()
+        except self._nbd.Error:
+            # The server is gone; all that was read was checked when read.
+            pass
+
+    def data_extents(self) -> Iterator[tuple[int, int]]:
+        """The ranges that may hold data, as (offset, length) in bytes.
+
+        Without block status from the server, all of the disk is one range.
+
+        :raises ExportError: the server failed, or gave a map with no sense
+        """
+        if not self._mapped:
+            if self.size:
+                yield 0, self.size
+            return
+        offset = 0
+        while offset < self.size:
+            for length, flags in self._status(offset):
+                # The last extent may reach past what was asked for.
+                length = min(length, self.size - offset)
+                if not flags & _STATE_ZERO:
+                    yield offset, length
+                offset += length
+
+    def _status(self, offset: int) -> list[tuple[int, int]]:
+        found: list[tuple[int, int]] = []
+
+        def extent(context: str, at: int, entries: list[int],
+                   error: Any) -> int:
+            if context == CONTEXT and at == offset:
+                found.extend(zip(entries[::2], entries[1::2]))
+            return 0
+
+        length = min(_STATUS_STEP, self.size - offset)
+        try:
+            self._handle.block_status(length, offset, extent)
+        except self._nbd.Error as ex:
+            raise ExportError('block status at %d failed: %s' %
+                              (offset, ex.string)) from ex
+        if not found or not all(entry[0] for entry in found):
+            raise ExportError('block status at %d says nothing' % offset)
+        return found
+
+    def read(self, buffer: memoryview, offset: int,
+             done: Callable[[int], None]) -> None:
+        """Ask for a range; :meth:`wait` calls ``done`` when it is there.
+
+        :param buffer: filled with ``len(buffer)`` bytes
+        :param done: gets 0, or the error number of the read
+        :raises ExportError: the request cannot be sent
+        """
+
+        def completed(error: Any) -> int:
+            done(error.value)
+            return 1                    # libnbd forgets the command
+
+        shared = self._nbd.Buffer.from_buffer(buffer)
+        try:
+            self._handle.aio_pread(shared, offset, completed)
+        except self._nbd.Error as ex:
+            raise ExportError('read at %d failed: %s' %
+                              (offset, ex.string)) from ex
+
+    def wait(self) -> None:
+        """Let requests make progress, for about a second at most.
+
+        :raises ExportError: the connection died, or the server says nothing
+            for ``STALL_SECONDS``
+        """
+        try:
+            progress = self._handle.poll(_POLL_MS)
+        except self._nbd.Error as ex:
+            raise ExportError('the export went away: %s' %
+                              ex.string) from ex
+        self._idle_ms = 0 if progress else self._idle_ms + _POLL_MS
+        if self._idle_ms >= STALL_SECONDS * 1000:
+            raise ExportError('the export does not answer for %d s' %
+                              STALL_SECONDS)

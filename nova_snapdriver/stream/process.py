@@ -1,0 +1,187 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The stream process, as nova-compute sees it."""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import types
+from typing import Any
+from typing import Self
+
+from oslo_log import log as logging
+from oslo_utils import units
+
+import nova_snapdriver
+from nova_snapdriver.capture import export
+from nova_snapdriver import child
+from nova_snapdriver import exception
+
+LOG = logging.getLogger(__name__)
+
+CHUNK_SIZE = units.Mi
+_PIPE_SIZE = units.Mi
+_STATUS_BYTES = 64 * units.Ki
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to stream: an export, as an image of a format, hashed."""
+
+    source: export.Export
+    image_format: str
+    algorithm: str
+
+    def command(self) -> list[str]:
+        # -P: a module in the current directory must not shadow a real one.
+        return [sys.executable, '-P', '-m', 'nova_snapdriver.stream',
+                '--socket', self.source.socket,
+                '--export', self.source.name,
+                '--format', self.image_format,
+                '--hash', self.algorithm]
+
+
+# The child finds this package where it was found here, be it installed or not.
+_PACKAGES = str(pathlib.Path(nova_snapdriver.__file__).parent.parent)
+
+
+def _environment() -> dict[str, str]:
+    environment = child.environment()
+    inherited = os.environ.get('PYTHONPATH')
+    environment['PYTHONPATH'] = os.pathsep.join(
+        [_PACKAGES] + ([inherited] if inherited else []))
+    return environment
+
+
+class StreamProcess:
+    """A running stream process; a context manager that ends it.
+
+    The pipes are plain file descriptors, read where the caller runs: in
+    eventlet mode that has to be a native thread.
+
+    :raises StreamFailed: it could not be started
+    """
+
+    def __init__(self, request: Request) -> None:
+        with contextlib.ExitStack() as stack:
+            self._data, data = self._pipe(stack)
+            self._status, status = self._pipe(stack)
+            with contextlib.suppress(OSError):
+                # More than pipe-user-pages-soft allows: the default will do.
+                fcntl.fcntl(self._data, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+            try:
+                self._process = subprocess.Popen(
+                    request.command(), stdin=subprocess.DEVNULL, stdout=data,
+                    stderr=status, env=_environment(), cwd='/')
+            except OSError as ex:
+                raise exception.StreamFailed(
+                    reason='cannot start the stream process: %s' % ex) from ex
+            finally:
+                os.close(data)
+                os.close(status)
+            self._lines = b''
+            self.digest: str | None = None
+            stack.callback(self._end)
+            self._release = stack.pop_all()
+
+    @staticmethod
+    def _pipe(stack: contextlib.ExitStack) -> tuple[int, int]:
+        reading, writing = os.pipe()
+        stack.callback(os.close, reading)
+        return reading, writing
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None,
+                 exc: BaseException | None,
+                 traceback: types.TracebackType | None) -> None:
+        self.close()
+
+    def kill(self) -> None:
+        """End the process, in the middle of whatever another thread reads.
+
+        That thread sees a stream that is not whole.
+        """
+        self._process.kill()
+
+    def close(self) -> None:
+        """End the process, whatever it does. Idempotent."""
+        self._release.close()
+
+    def _end(self) -> None:
+        child.end(self._process)
+
+    def chunks(self) -> Iterator[memoryview]:
+        """The image's bytes, each chunk valid until the next is asked for.
+
+        :raises StreamFailed: the image is not whole. It is never cut short
+            without this.
+        """
+        buffer = memoryview(bytearray(CHUNK_SIZE))
+        length, received = self.length, 0
+        while count := os.readv(self._data, [buffer]):
+            received += count
+            if received > length:
+                break
+            yield buffer[:count]
+        result = self._event('done')
+        code = self._process.wait()
+        if code or received != length or result['length'] != received:
+            raise exception.StreamFailed(
+                reason='the stream process ended with status %d after %d of '
+                       '%d bytes' % (code, received, length))
+        self.digest = result['digest']
+
+    @functools.cached_property
+    def length(self) -> int:
+        """The length of the image in bytes, once the disk is mapped.
+
+        :raises StreamFailed: the image could not be laid out
+        """
+        layout = self._event('layout')
+        LOG.debug('Image laid out: %s', layout)
+        return int(layout['length'])
+
+    def _event(self, expected: str) -> dict[str, Any]:
+        """The next event. Lines that are none are kept for the message."""
+        noise = []
+        while (line := self._line()) is not None:
+            try:
+                event = json.loads(line)
+                name = event.pop('event')
+            except (ValueError, TypeError, KeyError, AttributeError):
+                noise.append(line)
+                continue
+            if name == expected:
+                return dict(event)
+            noise.append(event.get('message', line))
+        raise exception.StreamFailed(
+            reason=' '.join(noise[-5:]) or 'the stream process died')
+
+    def _line(self) -> str | None:
+        """The next line of standard error; none at its end."""
+        while b'\n' not in self._lines:
+            more = os.read(self._status, _STATUS_BYTES)
+            if not more:
+                return None
+            self._lines = (self._lines + more)[-_STATUS_BYTES:]
+        line, self._lines = self._lines.split(b'\n', 1)
+        return line.decode(errors='replace')

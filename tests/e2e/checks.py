@@ -1,0 +1,102 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What tests of server actions do again and again."""
+
+import itertools
+import re
+
+from lab import inspect
+from lab import measure
+from lab import process
+
+NAME = 'snapdriver-e2e-small'
+BOOT_TIMEOUT = 120
+_numbers = itertools.count()
+
+
+def create_image(lab, server, name=None):
+    reply = lab.cloud.action(server.id, 'createImage',
+                             name=name or f'{NAME}-{next(_numbers)}')
+    return reply['image_id']
+
+
+def assert_whole(lab, image_id, tmp_path, replay=False):
+    """The image holds a guest's disk of one instant.
+
+    :returns: the image, and the number of the round that it holds
+    """
+    image = lab.cloud.wait_image(image_id)
+    path = tmp_path / image_id
+    lab.cloud.download(image_id, path)
+    found, wrong = inspect.image(path, image['disk_format'],
+                                 tmp_path / 'inspect', replay)
+    path.unlink()
+    assert not wrong
+    return image, found
+
+
+def assert_goes_on(lab, server):
+    """It runs and is thawed, it has no job, and nothing is left behind."""
+    lab.cloud.wait_server(server.id)
+    assert server.domain.persistent()
+    assert not server.domain.has_backup_job()
+    assert_nothing_left(lab)
+    console = measure.Console(server.console, from_end=True)
+    console.wait(measure.BEAT, measure.BEAT_TIMEOUT)
+
+
+def assert_nothing_left(lab):
+    """No snapshot has left a file."""
+    assert not list(lab.settings.snapshots.iterdir())
+
+
+def stop(lab, server):
+    lab.cloud.action(server.id, 'os-stop')
+    lab.cloud.wait_server(server.id, 'SHUTOFF')
+
+
+def start(lab, server):
+    console = console_from_now(server)
+    lab.cloud.action(server.id, 'os-start')
+    console.wait(measure.BEAT, BOOT_TIMEOUT)
+    assert_goes_on(lab, server)
+
+
+def assert_copy(lab, image_id, server, tmp_path):
+    """The image is the disk, byte for byte; the server does not run."""
+    path = tmp_path / image_id
+    lab.cloud.download(image_id, path)
+    qemu_img('check', '-f', 'qcow2', path)
+    qemu_img('compare', '-f', 'qcow2', '-F', 'qcow2', path, server.disk)
+    path.unlink()
+
+
+def console_from_now(server):
+    console = measure.Console(server.console, from_end=True)
+    console.lines()
+    return console
+
+
+def restored(server, round_number, console=None):
+    """What the guest says once it has found a disk of this round.
+
+    :param console: to read on from; without, from its beginning
+    """
+    console = console or measure.Console(server.console)
+    said = console.wait(
+        re.compile(rf'restored (a=\d+ b={round_number} .*)$'), BOOT_TIMEOUT)
+    return said[1]
+
+
+def qemu_img(*words):
+    process.output('qemu-img', *map(str, words), timeout=300)

@@ -1,0 +1,161 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A Glance that answers awkwardly. A good one is in the lab: a real one."""
+
+import hashlib
+import http.server
+import json
+import threading
+
+SCHEMA = {
+    'name': 'image',
+    'properties': {name: {'type': ['null', 'string', 'integer']} for name in (
+        'id', 'name', 'status', 'size', 'checksum', 'os_hash_algo',
+        'os_hash_value', 'disk_format', 'container_format', 'min_disk',
+        'min_ram', 'visibility', 'schema', 'self', 'file', 'tags', 'owner')},
+    'additionalProperties': {'type': 'string'},
+}
+
+
+class FakeGlance(http.server.ThreadingHTTPServer):
+    """One image, and a list of what to do to the next uploads.
+
+    ``faults`` holds, for one upload each: a status to answer with, before the
+    body is read or after; 'break' to hang up in the middle; 'lost' to store
+    the image and hang up instead of answering; 'flip' to store another byte;
+    'short' to store less; 'nothing' to store nothing and say that all is well;
+    'stall' to stop reading in the middle, and 'mute' at the end, for ever.
+    A status in ``location_fault`` answers who names a location for the data.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, image_id):
+        super().__init__(('127.0.0.1', 0), _Handler)
+        self.image = {'id': image_id, 'name': 'a snapshot',
+                      'status': 'queued', 'min_disk': 3, 'min_ram': 64,
+                      'base_image_ref': 'b', 'visibility': 'private',
+                      'schema': '/v2/schemas/image'}
+        self.faults = []
+        self.stuck = threading.Event()
+        self._released = threading.Event()
+        self.algorithm = 'sha512'
+        self.uploads = []
+        self.headers = []
+        self.deleted = False
+        self.location_fault = None
+        self.location = None
+        self.data = None
+
+    @property
+    def url(self):
+        return 'http://127.0.0.1:%d' % self.server_address[1]
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *exc):
+        self._released.set()
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, request, client_address):
+        """A client that hangs up is part of the tests."""
+
+    def hang(self):
+        self.stuck.set()
+        self._released.wait()
+
+    def store(self, data):
+        self.data = data
+        self.image.update(
+            status='active', size=len(data), os_hash_algo=self.algorithm,
+            os_hash_value=hashlib.new(self.algorithm, data).hexdigest())
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = 'HTTP/1.1'
+
+    def log_message(self, *args):
+        """No noise."""
+
+    def _answer(self, status, body=b'', kind='application/json'):
+        self.send_response(status)
+        if body:
+            self.send_header('Content-Type', kind)
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        if self.path.startswith('/versions'):
+            return self._answer(200, b'{"versions": []}')
+        if self.path.startswith('/v2/schemas/image'):
+            return self._answer(200, json.dumps(SCHEMA).encode())
+        if self.server.deleted:
+            return self._answer(404)
+        return self._answer(200, json.dumps(self.server.image).encode())
+
+    def do_PATCH(self):
+        length = int(self.headers['Content-Length'])
+        for change in json.loads(self.rfile.read(length)):
+            name = change['path'].lstrip('/')
+            if name == 'locations/-':
+                if self.server.location_fault:
+                    return self._answer(self.server.location_fault)
+                self.server.location = change['value']['url']
+                self.server.image['status'] = 'active'
+            elif change['op'] == 'remove':
+                self.server.image.pop(name)
+            else:
+                self.server.image[name] = change['value']
+        return self._answer(200, json.dumps(self.server.image).encode())
+
+    def do_DELETE(self):
+        self.server.deleted = True
+        self._answer(204)
+
+    def do_PUT(self):
+        self.server.headers.append(dict(self.headers))
+        fault = self.server.faults.pop(0) if self.server.faults else None
+        length = int(self.headers['Content-Length'])
+        if fault in ('break', 'stall'):
+            self.rfile.read(length // 2)
+            if fault == 'stall':
+                self.server.hang()
+            self.close_connection = True
+            return
+        data = self.rfile.read(length)
+        if fault == 'mute':
+            self.server.hang()
+            self.close_connection = True
+            return
+        self.server.uploads.append(data)
+        if isinstance(fault, int):
+            self._answer(fault, b'<html><body>Refused: no luck today</body>',
+                         'text/html')
+            return
+        self._keep(data, fault)
+        if fault == 'lost':
+            self.close_connection = True
+            return
+        self._answer(204)
+
+    def _keep(self, data, fault):
+        if fault == 'flip':
+            data = data[:-1] + bytes([data[-1] ^ 1])
+        elif fault == 'short':
+            data = data[:-1]
+        if fault != 'nothing':
+            self.server.store(data)

@@ -1,0 +1,99 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The cold path on stopped domains of a real libvirt."""
+
+import pytest
+
+from nova_snapdriver.capture import cold
+from nova_snapdriver.capture import export
+from nova_snapdriver import exception
+from nova_snapdriver import imagebackend
+from tests.functional import domains
+from tests.functional import test_live
+from tests.functional import test_server
+
+# In the specification of qcow2.
+BACKING_FORMAT = bytes.fromhex('e2792aca')
+
+
+def captured_image(guest, area):
+    wrapped = guest.wrapped()
+    disk = imagebackend.root_disk(wrapped.live_xml())
+    with cold.capture(test_live.subject(
+            wrapped, disk, test_live.place(area))) as captured:
+        assert captured.consistency is export.Consistency.OFFLINE
+        test_server.read(captured.export, 'qcow2', area / 'image')
+    assert sorted(area.glob('snapdriver-*')) == []
+    domains.run('qemu-img', 'check', '-f', 'qcow2', area / 'image')
+    return area / 'image'
+
+
+@pytest.mark.parametrize('make', test_server.MAKERS)
+def test_shut_off(make, area, loop_device, start_domain):
+    path, disk_format = make(area, loop_device)
+    guest = start_domain((path, disk_format))
+    guest.domain.destroy()
+    domains.run('qemu-img', 'compare', '-f', 'qcow2', '-F', disk_format,
+                captured_image(guest, area), path)
+    assert guest.domain.isPersistent()
+
+
+def test_saved_guest_goes_on_from_its_memory(area, start_domain):
+    guest = start_domain(test_live.make_qcow2(area, None))
+    guest.domain.managedSave(0)
+    captured_image(guest, area)
+    assert guest.domain.hasManagedSaveImage()
+    guest.domain.create()
+    assert not guest.domain.hasManagedSaveImage()
+    guest.assert_untouched()
+
+
+def test_backing_format_is_never_guessed(area):
+    base, _ = test_live.make_raw(area, None)
+    top = area / 'top'
+    domains.run('qemu-img', 'create', '-f', 'qcow2', '-F', 'raw', '-b', base,
+                top)
+    # The header's extension that names it becomes one that nobody knows.
+    header = top.read_bytes()
+    assert header.count(BACKING_FORMAT) == 1
+    top.write_bytes(header.replace(BACKING_FORMAT, b'\0\0\0\1'))
+    disk = imagebackend.RootDisk(
+        'vda', 'disk', imagebackend.Source('file', 'qcow2', str(top)))
+    with pytest.raises(exception.DiskUnusable, match='not known'):
+        cold.chain(disk)
+
+
+def test_backing_file_somewhere_else_is_not_read(area):
+    """A header that no Nova wrote cannot make a file of the host's leave."""
+    secret = area / 'elsewhere' / 'secret'
+    secret.parent.mkdir()
+    secret.write_bytes(bytes(1 << 20))
+    top = area / 'top'
+    domains.run('qemu-img', 'create', '-f', 'qcow2', '-F', 'raw', '-b',
+                secret, top)
+    disk = imagebackend.RootDisk(
+        'vda', 'disk', imagebackend.Source('file', 'qcow2', str(top)))
+    with pytest.raises(exception.DiskUnusable, match='neither in the image'):
+        cold.chain(disk)
+
+
+def test_data_file_is_not_read(area):
+    """OSSA-2024-001."""
+    top = area / 'top'
+    domains.run('qemu-img', 'create', '-f', 'qcow2', '-o',
+                'data_file=%s,data_file_raw=on' % (area / 'data'), top,
+                1 << 20)
+    disk = imagebackend.RootDisk(
+        'vda', 'disk', imagebackend.Source('file', 'qcow2', str(top)))
+    with pytest.raises(exception.DiskUnusable, match='another file'):
+        cold.chain(disk)

@@ -1,0 +1,457 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""RBD on a real Ceph, through the driver; only Glance has a stand-in."""
+
+import contextlib
+import pathlib
+import shutil
+import socket
+import tempfile
+from unittest import mock
+
+from nova import exception as nova_exception
+from nova.storage import rbd_utils
+from nova.virt.libvirt import driver
+from nova.virt.libvirt import imagebackend as nova_backend
+import pytest
+
+from lab import ceph as lab_ceph
+from lab import settings
+from nova_snapdriver.capture import direct
+from nova_snapdriver.capture import qemunbd
+from nova_snapdriver.capture import quiesce
+from nova_snapdriver.capture import rbd
+from nova_snapdriver import exception
+from nova_snapdriver import journal
+from nova_snapdriver import recovery
+from tests.functional import domains
+from tests.functional import test_driver
+
+# Fixtures, found here by their names.
+conf = test_driver.conf
+glance = test_driver.glance
+snap_driver = test_driver.snap_driver
+
+BASE = 'images/base'
+COPY = 'images/' + test_driver.IMAGE_ID
+SIZE = 12 << 20
+
+
+@pytest.fixture(scope='module')
+def ceph():
+    """A cluster; its disks are in the pool vms, images in images."""
+    if shutil.which('ceph-osd') is None or rbd_utils.rbd is None:
+        pytest.skip('needs Ceph: ceph-mon ceph-mgr ceph-osd ceph-common '
+                    'python3-rbd python3-rados')
+    # Short, as admin sockets are in it.
+    root = pathlib.Path(tempfile.mkdtemp(prefix='snapdriver-ceph-',
+                                         dir='/var/tmp'))
+    root.chmod(0o711)
+    made = settings.Settings(root, root, '', settings.Ports(ceph=free_port()))
+    for path in (made.logs, made.state):
+        path.mkdir()
+    try:
+        with lab_ceph.Ceph(made) as cluster:
+            make_base(cluster)
+            yield cluster
+    finally:
+        shutil.rmtree(root)
+
+
+def free_port():
+    """One of two neighbours that are free."""
+    for port in range(36789, 37789, 2):
+        try:
+            for number in (port, port + 1):
+                socket.create_server(('127.0.0.1', number)).close()
+        except OSError:
+            continue
+        return port
+    raise AssertionError('no port is free')
+
+
+def make_base(cluster):
+    cluster.rbd('create', BASE, '--size', '%dB' % SIZE)
+    write(cluster, BASE, 1, 0, 1 << 20)
+    cluster.rbd('snap', 'create', BASE + '@snap')
+    cluster.rbd('snap', 'protect', BASE + '@snap')
+
+
+def write(cluster, name, byte, offset, length):
+    domains.run('qemu-io', '-f', 'raw', '-c', 'write -P %d %d %d' % (
+        byte, offset, length), 'rbd:%s:conf=%s' % (name, cluster.conf))
+
+
+def export(cluster, name, path):
+    path.unlink(missing_ok=True)
+    cluster.rbd('export', name, str(path))
+    return path
+
+
+@pytest.fixture
+def disk(ceph):
+    """A disk of Nova's: a clone of an image in Glance's pool."""
+    name = 'vms/disk'
+    ceph.rbd('clone', BASE + '@snap', name)
+    write(ceph, name, 2, 5 << 20, 70000)
+    yield name
+    ceph.rbd('snap', 'purge', name)
+    ceph.rbd('rm', name)
+    if COPY in images(ceph):
+        ceph.rbd('snap', 'unprotect', COPY + '@snap')
+        ceph.rbd('snap', 'purge', COPY)
+        ceph.rbd('rm', COPY)
+
+
+def images(cluster):
+    return ['images/' + name for name in cluster.rbd('ls', 'images').split()]
+
+
+@pytest.fixture
+def guest(ceph, disk, conf, start_domain):
+    conf('images_rbd_pool', 'vms', 'libvirt')
+    conf('images_rbd_ceph_conf', str(ceph.conf), 'libvirt')
+    conf('rbd_user', lab_ceph.NOVA, 'libvirt')
+    conf('rbd_secret_uuid', ceph.fsid, 'libvirt')
+    conf('rbd_destroy_volume_retries', 2, 'libvirt')
+    return start_domain(((disk, ceph), 'rbd'))
+
+
+def assert_nothing_left(cluster, disk):
+    """No snapshot of the disk, and no image but the base."""
+    assert cluster.rbd('snap', 'ls', disk).strip() == ''
+    assert images(cluster) == [BASE]
+
+
+def assert_nothing_staged(area):
+    for name in ('snapshots', 'journal'):
+        assert sorted((area / name).glob('*')) == []
+
+
+def assert_live(glance, before, area):
+    assert glance.image['snapdriver_path'] == 'live'
+    assert glance.image['disk_format'] == 'raw'
+    assert glance.location is None
+    image = area / 'image'
+    image.write_bytes(glance.data)
+    assert_same(image, before)
+
+
+def assert_same(first, second):
+    domains.run('qemu-img', 'compare', '-f', 'raw', '-F', 'raw', first,
+                second)
+
+
+def test_direct(snap_driver, glance, ceph, disk, guest, area):
+    before = export(ceph, disk, area / 'before')
+    snapshot = test_driver.Snapshot(snap_driver, guest)
+    snapshot.take()
+    guest.write(9, 0, 65536)
+
+    assert snapshot.states == [
+        ('image_snapshot', 'image_pending_upload'),
+        ('image_pending_upload', 'image_uploading')]
+    found = glance.image
+    assert found['status'] == 'active'
+    assert found['disk_format'] == 'raw'
+    assert found['snapdriver_path'] == 'direct'
+    assert found['snapdriver_consistency'] == 'crash'
+    assert found['snapdriver_captured_at'].endswith('+00:00')
+    assert (found['name'], found['base_image_ref']) == ('a snapshot', 'b')
+    assert glance.location.endswith('/%s/snap' % COPY)
+    assert glance.uploads == []
+    assert_same(export(ceph, COPY + '@snap', area / 'copy'), before)
+    assert 'parent:' not in ceph.rbd('info', COPY), 'it was not flattened'
+    assert ceph.rbd('snap', 'ls', disk).strip() == ''
+    test_driver.assert_clean(guest, area)
+
+
+def test_direct_of_a_stopped_server(snap_driver, glance, ceph, disk, guest,
+                                    area):
+    guest.domain.destroy()
+    test_driver.Snapshot(snap_driver, guest).take()
+    assert glance.image['snapdriver_path'] == 'direct'
+    assert glance.image['snapdriver_consistency'] == 'offline'
+    assert_same(export(ceph, COPY + '@snap', area / 'copy'),
+                export(ceph, disk, area / 'disk'))
+
+
+@pytest.mark.parametrize('step', ('clone', 'flatten', 'snap', 'Glance'))
+def test_direct_that_fails_leaves_nothing_and_the_disk_is_read(
+        step, snap_driver, glance, ceph, disk, guest, area):
+    before = export(ceph, disk, area / 'before')
+    if step == 'Glance':
+        glance.location_fault = 403
+    suspend = mock.patch.object(snap_driver, 'suspend')
+    with failing(step), suspend as suspended:
+        snapshot = test_driver.Snapshot(snap_driver, guest)
+        snapshot.take()
+    assert snapshot.states[0] == ('image_snapshot', 'image_pending_upload')
+    suspended.assert_not_called()
+    assert_live(glance, before, area)
+    assert_nothing_left(ceph, disk)
+    test_driver.assert_clean(guest, area)
+
+
+def failing(step):
+    """Ceph refuses one step of Nova's, or none."""
+    real = rbd_utils.RBDDriver.create_snap
+
+    def create_snap(self, volume, name, pool=None, protect=False):
+        if pool == 'images':
+            raise rbd_utils.rbd.Error('refused')
+        return real(self, volume, name, pool=pool, protect=protect)
+
+    effects = {'clone': nova_exception.Forbidden('no write permission'),
+               'flatten': rbd_utils.rbd.Error('no space'),
+               'snap': create_snap}
+    if step == 'Glance':
+        return mock.patch.object(rbd_utils, 'LOG')
+    name = 'create_snap' if step == 'snap' else step
+    return mock.patch.object(rbd_utils.RBDDriver, name, autospec=True,
+                             side_effect=effects[step])
+
+
+def test_glance_is_elsewhere(snap_driver, glance, ceph, disk, guest, area):
+    ceph.rbd('flatten', disk)
+    before = export(ceph, disk, area / 'before')
+    test_driver.Snapshot(snap_driver, guest).take()
+    assert_live(glance, before, area)
+    assert_nothing_left(ceph, disk)
+    test_driver.assert_clean(guest, area)
+
+
+def test_image_that_is_to_be_qcow2(snap_driver, glance, ceph, disk, guest,
+                                   conf, area):
+    conf('snapshot_image_format', 'qcow2', 'libvirt')
+    before = export(ceph, disk, area / 'before')
+    test_driver.Snapshot(snap_driver, guest).take()
+    assert glance.image['snapdriver_path'] == 'live'
+    image = area / 'image'
+    image.write_bytes(glance.data)
+    domains.run('qemu-img', 'compare', '-f', 'qcow2', '-F', 'raw', image,
+                before)
+    assert_nothing_left(ceph, disk)
+
+
+def test_quiesce_that_is_required_and_fails(snap_driver, glance, ceph, disk,
+                                            guest, area):
+    snapshot = test_driver.Snapshot(snap_driver, guest,
+                                    os_require_quiesce='yes')
+    with pytest.raises(exception.QuiesceFailed):
+        snapshot.take()
+    assert glance.deleted
+    assert_nothing_left(ceph, disk)
+    test_driver.assert_clean(guest, area)
+
+
+def test_image_that_was_deleted_meanwhile(snap_driver, glance, ceph, disk,
+                                          guest, area):
+    real = direct.copy
+
+    def copy_slowly(*arguments):
+        copied = real(*arguments)
+        glance.deleted = True
+        glance.location_fault = 404
+        return copied
+
+    with mock.patch.object(direct, 'copy', copy_slowly):
+        with pytest.raises(nova_exception.ImageNotFound):
+            test_driver.Snapshot(snap_driver, guest).take()
+    assert_nothing_left(ceph, disk)
+    test_driver.assert_clean(guest, area)
+
+
+class Crash(BaseException):
+    """The end of nova-compute: nothing of its own runs any more."""
+
+
+@pytest.mark.parametrize('image_there', (True, False))
+def test_recovery_after_a_crash(image_there, snap_driver, glance, ceph, disk,
+                                guest, area):
+    """Killed while Ceph flattens: snapshot, clone and entry are left."""
+    dies = mock.patch.object(rbd_utils.RBDDriver, 'flatten',
+                             side_effect=Crash)
+    no_undoing = mock.patch.multiple(direct, remove=mock.DEFAULT)
+    nor_by_nova = mock.patch.object(nova_backend.Rbd,
+                                    'cleanup_direct_snapshot')
+    kept = mock.patch.object(journal.Record, '__exit__',
+                             lambda record, *exc: record.close())
+    with dies, no_undoing, nor_by_nova, kept, pytest.raises(Crash):
+        test_driver.Snapshot(snap_driver, guest).take()
+    assert COPY in images(ceph)
+    if image_there:
+        # As after a crash later on, with the image active.
+        ceph.rbd('flatten', COPY)
+        ceph.rbd('snap', 'create', COPY + '@snap')
+        ceph.rbd('snap', 'protect', COPY + '@snap')
+
+    undo = recovery.Recovery(snap_driver._host, lambda image, instance: True,
+                             agent_timeout=5)
+    with mock.patch('nova_snapdriver.image.exists',
+                    return_value=image_there):
+        outcome, = undo.run(journal.Journal(str(area / 'journal')))
+    assert outcome.failed == ()
+    assert ceph.rbd('snap', 'ls', disk).strip() == ''
+    assert (COPY in images(ceph)) == image_there
+    guest.assert_untouched()
+
+
+def test_guest_is_frozen_for_the_snapshot_alone(ceph, disk, guest, conf):
+    """And not while Ceph clones and flattens."""
+    asked = []
+
+    class Frozen:
+        def __enter__(self):
+            asked.append('freeze')
+            return direct.export.Consistency.FILESYSTEM
+
+        def __exit__(self, *exc):
+            asked.append('thaw')
+
+    driver = rbd_utils.RBDDriver()
+    wrapped = direct._Freezing(driver, 'disk', guest.wrapped(), None)
+    with mock.patch.object(quiesce, 'frozen', lambda *arguments: Frozen()):
+        with mock.patch.object(rbd_utils.RBDDriver, 'create_snap',
+                               lambda *arguments, **named:
+                               asked.append('snapshot')):
+            wrapped.create_snap('disk', 'one', protect=True)
+            wrapped.create_snap('copy', 'snap', pool='images', protect=True)
+    assert asked == ['freeze', 'snapshot', 'thaw', 'snapshot']
+    assert wrapped.consistency == direct.export.Consistency.FILESYSTEM
+    assert wrapped.get_fsid() == ceph.fsid
+
+
+@pytest.fixture
+def stopped(ceph, disk, guest):
+    """A stopped domain whose disk no image of Glance's is the base of."""
+    guest.write(3, 1 << 20, 65536)
+    guest.domain.destroy()
+    ceph.rbd('flatten', disk)
+    return guest
+
+
+def assert_cold(glance, before, area, consistency='offline'):
+    assert glance.image['snapdriver_path'] == 'cold'
+    assert glance.image['snapdriver_consistency'] == consistency
+    assert glance.image['disk_format'] == 'raw'
+    image = area / 'image'
+    image.write_bytes(glance.data)
+    assert_same(image, before)
+
+
+def test_stopped_server_with_glance_elsewhere(snap_driver, glance, ceph, disk,
+                                              stopped, area):
+    before = export(ceph, disk, area / 'before')
+    test_driver.Snapshot(snap_driver, stopped).take()
+    assert_cold(glance, before, area)
+    assert_nothing_left(ceph, disk)
+    assert_nothing_staged(area)
+
+
+def test_direct_of_a_stopped_server_that_glance_refuses(
+        snap_driver, glance, ceph, disk, guest, area):
+    """The disk is read: what of it is in its parent, too."""
+    guest.domain.destroy()
+    before = export(ceph, disk, area / 'before')
+    glance.location_fault = 403
+    test_driver.Snapshot(snap_driver, guest).take()
+    assert_cold(glance, before, area)
+    assert_nothing_left(ceph, disk)
+    assert_nothing_staged(area)
+
+
+def test_stopped_server_in_qcow2(snap_driver, glance, ceph, disk, stopped,
+                                 conf, area):
+    conf('snapshot_image_format', 'qcow2', 'libvirt')
+    before = export(ceph, disk, area / 'before')
+    test_driver.Snapshot(snap_driver, stopped).take()
+    assert glance.image['snapdriver_path'] == 'cold'
+    image = area / 'image'
+    image.write_bytes(glance.data)
+    domains.run('qemu-img', 'compare', '-f', 'qcow2', '-F', 'raw', image,
+                before)
+    assert len(glance.data) < SIZE
+    assert_nothing_left(ceph, disk)
+
+
+@pytest.mark.parametrize('when', ('before', 'after'))
+def test_stopped_server_that_starts_meanwhile(when, snap_driver, glance, ceph,
+                                              disk, stopped, area):
+    """It starts, and what it writes then is not in the image."""
+    before = export(ceph, disk, area / 'before')
+
+    @contextlib.contextmanager
+    def start_and_hold(*arguments):
+        if when == 'before':
+            stopped.domain.create()
+        with hold(*arguments):
+            if when == 'after':
+                stopped.domain.create()
+            stopped.write(9, 0, 2 << 20)
+            yield
+
+    hold = rbd.held
+    with mock.patch.object(rbd, 'held', start_and_hold):
+        test_driver.Snapshot(snap_driver, stopped).take()
+    # The one that ran already at the time is not sure of its file systems.
+    assert_cold(glance, before, area, 'crash')
+    assert_nothing_left(ceph, disk)
+    stopped.assert_untouched()
+
+
+@pytest.mark.parametrize('step', ('snapshot', 'qemu-nbd', 'upload'))
+def test_stopped_server_whose_snapshot_fails(step, snap_driver, glance, ceph,
+                                             disk, stopped, area):
+    refused = {
+        'snapshot': mock.patch.object(
+            rbd_utils.RBDDriver, 'create_snap',
+            side_effect=rbd_utils.rbd.Error('refused')),
+        'qemu-nbd': mock.patch.object(
+            qemunbd, 'command', lambda *arguments: ['false'])}
+    expected = {'upload': nova_exception.ImageQuotaExceeded}
+    if step == 'upload':
+        glance.faults = [413]
+    with (refused.get(step, contextlib.nullcontext()),
+          pytest.raises(expected.get(step, exception.CaptureFailed))):
+        test_driver.Snapshot(snap_driver, stopped).take()
+    assert glance.deleted
+    assert_nothing_left(ceph, disk)
+    assert_nothing_staged(area)
+    stopped.domain.create()
+    stopped.assert_untouched()
+
+
+def test_recovery_of_a_stopped_server_s_snapshot(snap_driver, glance, ceph,
+                                                 disk, stopped, area):
+    """Ceph does not let go of it at once: the next start does it."""
+    with mock.patch.object(rbd_utils.RBDDriver, 'remove_snap',
+                           side_effect=rbd_utils.rbd.Error('busy')):
+        test_driver.Snapshot(snap_driver, stopped).take()
+    assert len(ceph.listed('snap', 'ls', disk)) == 1
+
+    undo = recovery.Recovery(snap_driver._host, lambda image, instance: False,
+                             agent_timeout=5)
+    outcome, = undo.run(journal.Journal(str(area / 'journal')))
+    assert outcome.failed == ()
+    assert [words for words in outcome.done if words.startswith('removed rbd')]
+    assert_nothing_left(ceph, disk)
+
+
+def test_stopped_server_whose_disk_nova_cannot_reach(snap_driver, glance,
+                                                     ceph, stopped, conf):
+    conf('images_rbd_pool', 'images', 'libvirt')
+    stock = mock.patch.object(driver.LibvirtDriver, 'snapshot')
+    with stock as taken:
+        test_driver.Snapshot(snap_driver, stopped).take()
+    taken.assert_called_once()

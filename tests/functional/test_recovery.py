@@ -1,0 +1,207 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A snapshot whose process is killed, on a real libvirt, and what follows."""
+
+import os
+import signal
+import subprocess
+import sys
+from unittest import mock
+
+from nova import exception as nova_exception
+from nova.virt.libvirt import guest as nova_guest
+import pytest
+
+from nova_snapdriver import journal
+from nova_snapdriver import recovery
+from tests.functional import test_live
+
+IMAGE_ID = test_live.IMAGE_ID
+COMMAND_SECONDS = 60
+
+# How a process begins that is to be killed in the middle of a snapshot.
+BEGINNING = """
+import os, signal, sys, threading
+import libvirt
+import nova.privsep
+from nova.virt.libvirt import guest as nova_guest
+from nova_snapdriver import guest as snap_guest
+from nova_snapdriver import imagebackend, journal
+from nova_snapdriver.capture import live, mirror, quiesce, subject, workspace
+
+uuid, area, image, point = sys.argv[1:]
+nova.privsep.sys_admin_pctxt.set_client_mode(False)
+libvirt.virEventRegisterDefaultImpl()
+def turn():
+    while True:
+        libvirt.virEventRunDefaultImpl()
+threading.Thread(target=turn, daemon=True).start()
+domain = libvirt.open('qemu:///system').lookupByUUIDString(uuid)
+guest = snap_guest.Guest(nova_guest.Guest(domain), None)
+place = workspace.locate(area)
+def noted(path):
+    return journal.Journal(area + '/journal').begin(journal.Entry(
+        uuid, image, path, place.path, place.socket, True, journal.now()))
+def die(*args):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+# Takes a snapshot up to a point, and is killed there.
+SCRIPT = BEGINNING + """
+if point == 'made':
+    live._begin = die
+elif point == 'frozen':
+    guest.begin_backup = die
+with noted('live'):
+    if point == 'noted':
+        die()
+    disk = imagebackend.root_disk(guest.live_xml())
+    with live.capture(subject.Subject(
+            guest, disk, quiesce.Settings(5, False, False), place, die)):
+        if point == 'running':
+            print('captured', flush=True)
+            sys.stdin.read()
+        die()
+"""
+
+
+def start(guest, area, point):
+    return subprocess.Popen(
+        [sys.executable, '-c', SCRIPT, guest.domain.UUIDString(), str(area),
+         IMAGE_ID, point], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, cwd=os.getcwd())
+
+
+@pytest.fixture
+def entries(area):
+    return journal.Journal(str(area / 'journal'))
+
+
+def recover(guest, entries, delete_image=None, **options):
+    host = mock.Mock()
+    if guest is None:
+        host.get_guest.side_effect = nova_exception.InstanceNotFound(
+            instance_id='gone')
+    else:
+        host.get_guest.return_value = nova_guest.Guest(guest.domain)
+    return recovery.Recovery(host, delete_image or mock.Mock(
+        return_value=True), 5, **options).run(entries)
+
+
+def left(area):
+    return sorted(area.glob('snapdriver-*')) + sorted(
+        area.glob('journal/*'))
+
+
+@pytest.mark.parametrize('point', ('noted', 'made', 'frozen', 'captured'))
+def test_killed_at(point, area, start_domain, entries):
+    guest = start_domain(test_live.make_qcow2(area, None))
+    process = start(guest, area, point)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert left(area)
+    assert guest.has_job() == (point == 'captured')
+
+    # Looking does nothing.
+    outcome, = recover(guest, entries, dry_run=True)
+    assert guest.has_job() == (point == 'captured')
+
+    delete_image = mock.Mock(return_value=True)
+    outcome, = recover(guest, entries, delete_image)
+    assert outcome.failed == ()
+    delete_image.assert_called_once_with(IMAGE_ID, guest.domain.UUIDString())
+    guest.assert_untouched()
+    assert left(area) == []
+    assert recover(guest, entries) == []
+
+
+def test_running_snapshot_is_none_of_its_business(area, start_domain, entries):
+    guest = start_domain(test_live.make_qcow2(area, None))
+    process = start(guest, area, 'running')
+    assert process.stdout.readline() == b'captured\n'
+    assert recover(guest, entries) == []
+    assert guest.has_job()
+    found, = entries.running()
+    assert found.entry.image == IMAGE_ID
+    process.kill()
+    process.communicate()
+    outcome, = recover(guest, entries)
+    assert 'ended its backup job' in outcome.done
+    guest.assert_untouched()
+
+
+def test_job_of_somebody_else_is_left_alone(area, start_domain, entries):
+    guest = start_domain(test_live.make_qcow2(area, None))
+    start(guest, area, 'noted').communicate()
+    guest.domain.backupBegin(
+        "<domainbackup mode='pull'><server transport='unix' "
+        "socket='/var/tmp/snapdriver-test-theirs'/></domainbackup>", None, 0)
+    outcome, = recover(guest, entries)
+    assert outcome.failed == ()
+    assert guest.has_job()
+    guest.domain.abortJob()
+    assert left(area) == []
+
+
+def test_domain_that_is_gone(area, start_domain, entries):
+    guest = start_domain(test_live.make_qcow2(area, None))
+    start(guest, area, 'captured').communicate()
+    guest.domain.destroy()
+    outcome, = recover(None, entries)
+    assert outcome.failed == ()
+    assert left(area) == []
+
+
+def test_what_fails_is_tried_again(area, start_domain, entries):
+    guest = start_domain(test_live.make_qcow2(area, None))
+    start(guest, area, 'captured').communicate()
+    outcome, = recover(guest, entries, mock.Mock(
+        side_effect=nova_exception.ImageNotAuthorized(image_id=IMAGE_ID)))
+    assert len(outcome.failed) == 1
+    # The guest does not wait for the image.
+    guest.assert_untouched()
+    outcome, = recover(guest, entries)
+    assert outcome.failed == ()
+    assert left(area) == []
+
+
+def test_by_hand(area, start_domain, entries):
+    """The commands, as an operator runs them: they come to their end."""
+    guest = start_domain(test_live.make_qcow2(area, None))
+    start(guest, area, 'captured').communicate()
+    listed = command(area, 'list')
+    assert listed.returncode == 0, listed.stderr
+    assert guest.domain.UUIDString() in listed.stdout
+    assert 'abandoned' in listed.stdout
+
+    planned = command(area, 'recover', '--dry-run')
+    assert 'to do: ended its backup job' in planned.stdout
+    assert guest.has_job()
+
+    done = command(area, 'recover')
+    assert 'done: ended its backup job' in done.stdout
+    guest.assert_untouched()
+    # There is no Glance to ask for the image, which is said, and not hidden.
+    assert 'FAILED' in done.stdout
+    assert done.returncode == 1
+
+
+def command(area, *words):
+    file = area / 'nova.conf'
+    file.write_text('[libvirt]\nvirt_type = qemu\n[snapdriver]\n'
+                    'journal_directory = %s\n' % (area / 'journal'))
+    return subprocess.run(
+        [sys.executable, '-c', 'import sys;'
+         'from nova_snapdriver.cmd import main; sys.exit(main.main())',
+         words[0], '--config-file', file, *words[1:]],
+        timeout=COMMAND_SECONDS, capture_output=True, text=True)

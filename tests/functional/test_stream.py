@@ -1,0 +1,256 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The stream against real NBD servers, its images against real qemu-img."""
+
+import os
+import tempfile
+
+import hypothesis
+from hypothesis import strategies
+import pytest
+
+from nova_snapdriver import exception
+from nova_snapdriver.stream import body
+from nova_snapdriver.stream import process
+from tests.functional import domains
+from tests.functional import nbd_servers
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+TIB = 1024 * GIB
+CLUSTER = 64 * KIB
+MAX_RESIDENT = 128 * MIB
+
+FORMATS = ('qcow2', 'raw')
+
+
+def request(source, image_format='qcow2', algorithm='sha256'):
+    return process.Request(source, image_format, algorithm)
+
+
+def stream(source, image, image_format):
+    """Stream into a file, as the process itself would be called."""
+    with open(image, 'wb') as out:
+        with process.StreamProcess(request(source, image_format)) as running:
+            for chunk in running.chunks():
+                out.write(chunk)
+    assert os.path.getsize(image) == running.length
+    hashed = domains.run('sha256sum', image).split()[0]
+    assert running.digest == hashed
+
+
+def assert_same(image, image_format, disk, disk_format):
+    if image_format == 'qcow2':
+        domains.run('qemu-img', 'check', '-f', 'qcow2', image)
+    domains.run('qemu-img', 'compare', '-f', image_format, '-F', disk_format,
+                image, disk)
+
+
+def make_disk(path, size, writes):
+    """A sparse file with writes of (offset, length, byte)."""
+    with open(path, 'wb') as disk:
+        disk.truncate(size)
+        for offset, length, byte in writes:
+            offset = min(offset, size - 1)
+            disk.seek(offset)
+            disk.write(bytes([byte]) * min(length, size - offset))
+
+
+# Ends and beginnings near the edges of sectors, clusters and requests.
+EDGES = strategies.sampled_from(
+    [512, 4 * KIB, CLUSTER, 512 * KIB, MIB, 4 * MIB])
+NEAR = strategies.builds(
+    lambda edge, times, off: max(0, edge * times + off * 512),
+    EDGES, strategies.integers(0, 9), strategies.integers(-2, 2))
+SIZES = NEAR.map(lambda size: max(512, size))
+WRITES = strategies.lists(
+    strategies.tuples(NEAR, strategies.integers(1, 300 * KIB),
+                      strategies.integers(0, 255)), max_size=12)
+
+
+@pytest.mark.parametrize('image_format', FORMATS)
+@hypothesis.settings(max_examples=30, deadline=None)
+@hypothesis.given(size=SIZES, writes=WRITES)
+@hypothesis.example(size=10 * MIB + 1536, writes=[(10 * MIB, 1536, 7)])
+@hypothesis.example(size=512, writes=[])
+@hypothesis.example(size=CLUSTER, writes=[(0, CLUSTER, 1)])
+def test_image_equals_disk(image_format, size, writes):
+    with tempfile.TemporaryDirectory() as area:
+        disk, image = area + '/disk', area + '/image'
+        make_disk(disk, size, writes)
+        with nbd_servers.qemu_nbd(disk, 'raw') as source:
+            stream(source, image, image_format)
+        assert_same(image, image_format, disk, 'raw')
+
+
+@pytest.mark.parametrize('image_format', FORMATS)
+@hypothesis.settings(max_examples=15, deadline=None)
+@hypothesis.given(commands=strategies.lists(strategies.sampled_from((
+    'write -P 3 0 64k', 'write -P 4 192k 200k', 'write -z 64k 64k',
+    'write -z -u 256k 1M', 'discard 0 128k', 'write -P 5 5M 512',
+    'write -P 6 6290944 512', 'discard 4M 1M', 'write -P 7 1M 3M')),
+    max_size=6))
+def test_image_equals_qcow2_disk_on_a_backing_file(image_format, commands):
+    with tempfile.TemporaryDirectory() as area:
+        base, disk, image = (area + name for name in
+                             ('/base', '/disk', '/image'))
+        make_disk(base, 6 * MIB, [(0, MIB, 9), (5 * MIB, MIB, 8)])
+        domains.run('qemu-img', 'create', '-f', 'qcow2', '-F', 'raw', '-b',
+                    base, disk, 6 * MIB)
+        for command in commands:
+            domains.run('qemu-io', '-f', 'qcow2', '-c', command, disk)
+        with nbd_servers.qemu_nbd(disk, 'qcow2') as source:
+            stream(source, image, image_format)
+        assert_same(image, image_format, disk, 'qcow2')
+
+
+def test_a_gibibyte_of_alternating_holes(tmp_path):
+    disk, image = tmp_path / 'disk', tmp_path / 'image'
+    data = b'\xa5' * 4 * KIB
+    with disk.open('wb') as out:
+        out.truncate(GIB)
+        for offset in range(0, GIB, 8 * KIB):
+            os.pwrite(out.fileno(), data, offset)
+    with nbd_servers.qemu_nbd(disk, 'raw') as source:
+        stream(source, image, 'qcow2')
+    assert_same(image, 'qcow2', disk, 'raw')
+
+
+def peak_memory(source, image):
+    """Stream into a file; bytes resident at the most, by the kernel's count.
+
+    Of the process's own life: ru_maxrss would count its parent's too.
+    """
+    with process.StreamProcess(request(source)) as running:
+        status = '/proc/%d/status' % running._process.pid
+        peak = 0
+        for chunk in running.chunks():
+            image.write(chunk)
+            with open(status) as lines:
+                peak = max([peak] + [int(line.split()[1]) * KIB
+                                     for line in lines if 'VmHWM' in line])
+    return peak
+
+
+def test_eight_tebibytes_of_nothing_but_a_little(tmp_path):
+    disk, image = tmp_path / 'disk', tmp_path / 'image'
+    make_disk(disk, 8 * TIB, [(0, 3 * CLUSTER, 1), (5 * TIB + 4096, 512, 2),
+                              (8 * TIB - 512, 512, 3)])
+    with nbd_servers.qemu_nbd(disk, 'raw') as source, image.open('wb') as out:
+        peak = peak_memory(source, out)
+    print('resident at most: %d KiB' % (peak // KIB))
+    assert 0 < peak < MAX_RESIDENT
+    domains.run('qemu-img', 'check', '-f', 'qcow2', image)
+    domains.run('qemu-img', 'compare', '-f', 'qcow2', '-F', 'raw', image, disk)
+
+
+def test_memory_while_much_is_streamed():
+    with nbd_servers.nbdkit('pattern', '2G') as source:
+        with open(os.devnull, 'wb') as nowhere:
+            peak = peak_memory(source, nowhere)
+    print('resident at most: %d KiB' % (peak // KIB))
+    assert 0 < peak < MAX_RESIDENT
+
+
+def test_an_iteration_is_always_the_whole_image(tmp_path):
+    disk = tmp_path / 'disk'
+    make_disk(disk, 4 * MIB, [(0, 3 * MIB, 1)])
+    with nbd_servers.qemu_nbd(disk, 'raw') as source:
+        with body.ImageBody(request(source, 'raw')) as image:
+            assert len(image) == 4 * MIB
+            broken_off = iter(image)
+            next(broken_off)
+            first = b''.join(map(bytes, image))
+            second = b''.join(map(bytes, image))
+    assert first == second == disk.read_bytes()
+
+
+def consume(running):
+    with running:
+        for _ in running.chunks():
+            pass
+
+
+def test_reads_that_fail_are_no_image():
+    with nbd_servers.nbdkit('--filter=error', 'pattern', '20M',
+                            'error-pread-rate=10%') as source:
+        running = process.StreamProcess(request(source, 'raw'))
+        with pytest.raises(exception.StreamFailed, match='read at'):
+            consume(running)
+
+
+def test_server_that_dies_is_no_image():
+    with nbd_servers.nbdkit('pattern', '1G') as source:
+        running = process.StreamProcess(request(source, 'raw'))
+        chunks = running.chunks()
+        next(chunks)
+        source.process.kill()
+        with running, pytest.raises(exception.StreamFailed):
+            for _ in chunks:
+                pass
+
+
+@pytest.mark.parametrize('signal', (9, 15, 11))
+def test_process_that_dies_is_no_image(signal):
+    with nbd_servers.nbdkit('pattern', '1G') as source:
+        running = process.StreamProcess(request(source, 'raw'))
+        chunks = running.chunks()
+        next(chunks)
+        running._process.send_signal(signal)
+        with running, pytest.raises(exception.StreamFailed):
+            for _ in chunks:
+                pass
+
+
+@pytest.mark.parametrize('answer', (
+    b'', b'NBDMAGIC', b'HTTP/1.1 200 OK\r\n\r\n', bytes(4096),
+    b'NBDMAGICIHAVEOPT\x00\x03' + b'\xff' * 200))
+def test_garbage_for_a_server_is_an_error(answer):
+    with nbd_servers.garbage(answer) as source:
+        with pytest.raises(exception.StreamFailed):
+            consume(process.StreamProcess(request(source)))
+
+
+def test_writable_export_is_refused(tmp_path):
+    disk = tmp_path / 'disk'
+    make_disk(disk, MIB, [])
+    with nbd_servers._server(lambda sock: [
+            'qemu-nbd', '--format', 'raw', '--persistent', '--socket', sock,
+            str(disk)]) as source:
+        with pytest.raises(exception.StreamFailed, match='writable'):
+            consume(process.StreamProcess(request(source)))
+
+
+def test_no_server_is_an_error(tmp_path):
+    source = nbd_servers.export.Export(str(tmp_path / 'nothing'), '')
+    with pytest.raises(exception.StreamFailed, match='nothing'):
+        consume(process.StreamProcess(request(source)))
+
+
+def test_process_ends_when_nobody_reads():
+    with nbd_servers.nbdkit('pattern', '1G') as source:
+        running = process.StreamProcess(request(source, 'raw'))
+        assert running.length
+        os.close(running._data)
+        assert running._process.wait(10) == 1
+        running._data = os.open(os.devnull, os.O_RDONLY)
+        running.close()
+
+
+def test_close_ends_a_process_in_the_middle():
+    with nbd_servers.nbdkit('pattern', '1G') as source:
+        with process.StreamProcess(request(source, 'raw')) as running:
+            next(running.chunks())
+        assert running._process.returncode is not None
+        running.close()

@@ -1,0 +1,320 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The cold path on guests that run: suspended, copied, and started again."""
+
+import dataclasses
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from unittest import mock
+
+import libvirt
+from nova import exception as nova_exception
+import pytest
+
+from nova_snapdriver.capture import cold
+from nova_snapdriver.capture import copying
+from nova_snapdriver.capture import export
+from nova_snapdriver.capture import suspend
+from nova_snapdriver import exception
+from nova_snapdriver import imagebackend
+from nova_snapdriver import journal
+from tests.functional import domains
+from tests.functional import test_live
+from tests.functional import test_recovery
+from tests.functional import test_server
+
+XFS_BYTES = 320 << 20       # the smallest that there is, and some
+
+
+@pytest.fixture
+def xfs(area):
+    """A directory on a file system that can share blocks."""
+    image, directory = area / 'xfs', area / 'mounted'
+    with image.open('wb') as file:
+        file.truncate(XFS_BYTES)
+    domains.run('mkfs.xfs', '-q', image)
+    directory.mkdir()
+    domains.run('mount', '-o', 'loop', image, directory)
+    directory.chmod(0o711)
+    yield directory
+    domains.run('umount', directory)
+
+
+class Power:
+    """What the driver does of Nova's, done by libvirt alone."""
+
+    def __init__(self, guest):
+        self.guest = guest
+        self.notes = []
+        self.attached = 0
+
+    def power(self):
+        return suspend.Power(self.suspend, self.launch, self.attach,
+                             self.notes.append)
+
+    def suspend(self):
+        self.guest.domain.managedSave(0)
+
+    def launch(self):
+        self.guest.domain.create()
+
+    def attach(self):
+        self.attached += 1
+
+
+def subject_of(guest, power, directory):
+    wrapped = guest.wrapped()
+    disk = imagebackend.root_disk(wrapped.live_xml())
+    return dataclasses.replace(
+        test_live.subject(wrapped, disk, test_live.place(directory)),
+        power=power.power())
+
+
+def assert_runs(guest, directory, state=libvirt.VIR_DOMAIN_RUNNING):
+    guest.assert_untouched(state)
+    assert not guest.domain.hasManagedSaveImage()
+    assert sorted(directory.glob('snapdriver-*')) == []
+
+
+@pytest.mark.parametrize('make', test_server.MAKERS)
+@pytest.mark.parametrize('clones', (False, True))
+def test_image_is_the_disk_at_the_captured_instant(
+        clones, make, area, xfs, loop_device, start_domain):
+    directory = xfs if clones else area
+    path, disk_format = make(directory, loop_device)
+    guest = start_domain((path, disk_format))
+    guest.write(8, 2 << 20, 70000)
+    before = area / 'before'
+    power = Power(guest)
+    subject = subject_of(guest, power, directory)
+
+    with mock.patch.object(copying, '_spooled',
+                           side_effect=copying._spooled) as spool:
+        with cold.capture(subject) as captured:
+            # It runs while the image is read.
+            assert guest.state() == libvirt.VIR_DOMAIN_RUNNING
+            assert power.notes == [True, False]
+            domains.run('qemu-img', 'convert', '-U', '-f', disk_format, '-O',
+                        'raw', path, before)
+            guest.write(9, 0, 131072)
+            guest.write(9, 6 << 20, 65536)
+            test_server.read(captured.export, 'qcow2', area / 'image')
+
+    block = str(path).startswith('/dev/')
+    assert spool.called == (block or not clones)
+    assert captured.consistency is export.Consistency.CRASH
+    assert power.attached == 1
+    domains.run('qemu-img', 'check', '-f', 'qcow2', area / 'image')
+    domains.run('qemu-img', 'compare', '-f', 'qcow2', '-F', 'raw',
+                area / 'image', before)
+    assert_runs(guest, directory)
+
+
+def test_paused_guest_is_paused_again(area, start_domain):
+    guest = start_domain(test_live.make_qcow2(area, None))
+    guest.domain.suspend()
+    with cold.capture(subject_of(guest, Power(guest), area)):
+        assert guest.state() == libvirt.VIR_DOMAIN_PAUSED
+    assert_runs(guest, area, libvirt.VIR_DOMAIN_PAUSED)
+
+
+def test_guest_that_cannot_be_suspended_goes_on(area, start_domain):
+    guest = start_domain(test_live.make_qcow2(area, None))
+    power = Power(guest)
+    power.suspend = mock.Mock(
+        side_effect=nova_exception.InstanceFaultRollback(
+            nova_exception.InstanceSuspendFailure(reason='a device')))
+    # Devices that it never lost cannot be given back.
+    power.attach = mock.Mock(side_effect=libvirt.libvirtError('is there'))
+    with pytest.raises(exception.CaptureFailed, match='a device'):
+        with cold.capture(subject_of(guest, power, area)):
+            pass
+    assert power.notes == [True, False]
+    assert_runs(guest, area)
+
+
+def test_copy_that_fails(area, start_domain):
+    guest = start_domain(test_live.make_qcow2(area, None))
+    power = Power(guest)
+    with mock.patch.object(copying.child, 'output', autospec=True,
+                           side_effect=OSError('no such program')):
+        with pytest.raises(exception.CaptureFailed, match='no such program'):
+            with cold.capture(subject_of(guest, power, area)):
+                pass
+    assert_runs(guest, area)
+
+
+def test_no_room_for_a_copy_is_seen_before_the_guest_is_touched(
+        area, start_domain):
+    guest = start_domain(test_live.make_qcow2(area, None))
+    power = Power(guest)
+    power.suspend = mock.Mock()
+    for limits in (cold.scratch.Limits(1 << 60, 0),
+                   cold.scratch.Limits(0, 1)):
+        with pytest.raises(exception.ScratchExhausted):
+            with cold.capture(dataclasses.replace(
+                    subject_of(guest, power, area), limits=limits)):
+                pass
+    power.suspend.assert_not_called()
+    assert_runs(guest, area)
+
+
+def wait_until_gone(path):
+    deadline = time.monotonic() + 30
+    while path.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def test_clone_gives_way_to_the_guest(xfs, start_domain):
+    """The room that a clone takes grows with what the guest overwrites."""
+    guest = start_domain(test_live.make_raw(xfs, None))
+    subject = subject_of(guest, Power(guest), xfs)
+    with pytest.raises(exception.ScratchExhausted, match='scratch_reserve'):
+        with cold.capture(dataclasses.replace(
+                subject, limits=cold.scratch.Limits(64 << 20, 0))):
+            free = shutil.disk_usage(xfs).free
+            domains.run('fallocate', '-l', free - (32 << 20), xfs / 'others')
+            wait_until_gone(pathlib.Path(subject.place.copy))
+            raise exception.StreamFailed(reason='its server has ended')
+    assert_runs(guest, xfs)
+
+
+@pytest.fixture
+def impatient():
+    with mock.patch.object(suspend, '_PAUSE_SECONDS', 0.1):
+        yield
+
+
+def test_start_is_tried_again(area, start_domain, impatient):
+    guest = start_domain(test_live.make_qcow2(area, None))
+    power = Power(guest)
+    tried = []
+
+    def launch():
+        tried.append(1)
+        if len(tried) < 3:
+            raise libvirt.libvirtError('not yet')
+        guest.domain.create()
+
+    power.launch = launch
+    with cold.capture(subject_of(guest, power, area)):
+        assert len(tried) == 3
+    assert_runs(guest, area)
+
+
+def test_start_that_fails_loses_no_memory(area, start_domain, impatient):
+    guest = start_domain(test_live.make_qcow2(area, None))
+    power = Power(guest)
+    power.launch = mock.Mock(side_effect=libvirt.libvirtError('no memory'))
+    left = []
+    with pytest.raises(exception.ResumeFailed, match='virsh start'):
+        with cold.capture(dataclasses.replace(
+                subject_of(guest, power, area),
+                not_undone=lambda: left.append(1))):
+            pass
+    assert left and power.notes == [True]
+    assert guest.domain.hasManagedSaveImage()
+    guest.domain.create()
+    assert_runs(guest, area)
+
+
+def test_devices_that_do_not_come_back(area, start_domain):
+    guest = start_domain(test_live.make_qcow2(area, None))
+    power = Power(guest)
+    power.attach = mock.Mock(side_effect=libvirt.libvirtError('gone'))
+    with pytest.raises(exception.DevicesMissing, match='hard reboot'):
+        with cold.capture(subject_of(guest, power, area)):
+            pass
+    assert power.notes == [True, False]
+    assert_runs(guest, area)
+
+
+# Takes a snapshot up to a point, and is killed there.
+SCRIPT = test_recovery.BEGINNING + """
+from nova_snapdriver.capture import cold, copying, suspend
+
+record = noted('cold')
+def suspend_guest():
+    if point == 'marked':
+        die()
+    domain.managedSave(0)
+    if point == 'saved':
+        die()
+def launch():
+    if point == 'copied':
+        die()
+    domain.create()
+    if point == 'started':
+        die()
+if point == 'copying':
+    copying.child.output = lambda *words, **limits: die()
+with record, cold.capture(subject.Subject(
+        guest, imagebackend.root_disk(guest.live_xml()),
+        quiesce.Settings(5, False, False), place, die,
+        power=suspend.Power(suspend_guest, launch, lambda: None,
+                            record.note_suspended))):
+    die()
+"""
+
+
+@pytest.mark.parametrize('point, stopped', (
+    ('marked', False), ('saved', True), ('copying', True), ('copied', True),
+    ('started', False), ('captured', False)))
+def test_killed_at(point, stopped, area, start_domain):
+    guest = start_domain(test_live.make_qcow2(area, None))
+    done = subprocess.run(
+        [sys.executable, '-c', SCRIPT, guest.domain.UUIDString(), str(area),
+         test_live.IMAGE_ID, point], timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    assert guest.domain.isActive() != stopped
+    entries = journal.Journal(str(area / 'journal'))
+
+    # Looking does nothing.
+    test_recovery.recover(guest, entries, dry_run=True)
+    assert guest.domain.isActive() != stopped
+
+    outcome, = test_recovery.recover(guest, entries)
+    assert outcome.failed == ()
+    assert ('started the guest from its saved memory' in
+            outcome.done) == stopped
+    assert_runs(guest, area)
+    assert test_recovery.left(area) == []
+
+
+def test_guest_that_somebody_else_suspends_stays(area, start_domain):
+    guest = start_domain(test_live.make_qcow2(area, None))
+    subprocess.run(
+        [sys.executable, '-c', SCRIPT, guest.domain.UUIDString(), str(area),
+         test_live.IMAGE_ID, 'captured'], timeout=120)
+    guest.domain.managedSave(0)
+    outcome, = test_recovery.recover(
+        guest, journal.Journal(str(area / 'journal')))
+    assert outcome.failed == ()
+    assert guest.domain.hasManagedSaveImage()
+    guest.domain.create()
+    assert_runs(guest, area)
+
+
+def test_save_under_way_is_given_up(area, start_domain):
+    """A guest that is still being saved goes on rather than stops."""
+    guest = start_domain(test_live.make_qcow2(area, None))
+    saving = [True, True, False]
+    wrapped = guest.wrapped()
+    with mock.patch.object(wrapped, 'is_being_saved',
+                           side_effect=lambda: saving.pop(0)):
+        assert suspend.bring_back(wrapped, guest.domain.create)
+    assert_runs(guest, area)

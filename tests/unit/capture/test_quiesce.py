@@ -1,0 +1,143 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+import threading
+from unittest import mock
+
+import pytest
+
+from nova_snapdriver.capture import export
+from nova_snapdriver.capture import quiesce
+from nova_snapdriver import exception
+from nova_snapdriver import guest as snap_guest
+
+
+@pytest.fixture(autouse=True)
+def no_pauses():
+    with mock.patch('time.sleep'):
+        yield
+
+
+@pytest.fixture
+def guest():
+    found = mock.create_autospec(snap_guest.Guest, instance=True)
+    found.instance = None
+    found.name = 'instance-1'
+    found.agent_refusal.return_value = None
+    found.freeze.return_value = 1
+    return found
+
+
+def frozen(guest, wanted=True, required=False):
+    return quiesce.frozen(guest, quiesce.Settings(5, wanted, required))
+
+
+def test_frozen_and_thawed(guest):
+    with frozen(guest) as consistency:
+        assert consistency is export.Consistency.FILESYSTEM
+        guest.thaw.assert_not_called()
+    guest.set_agent_timeout.assert_called_with(5)
+    guest.thaw.assert_called_once_with()
+    guest.reset_agent_timeout.assert_called_once_with()
+
+
+def test_thawed_whatever_happens_in_between(guest):
+    with pytest.raises(ZeroDivisionError), frozen(guest):
+        raise ZeroDivisionError
+    guest.thaw.assert_called_once_with()
+
+
+def test_not_asked_for(guest):
+    with frozen(guest, wanted=False) as consistency:
+        assert consistency is export.Consistency.CRASH
+    guest.freeze.assert_not_called()
+    guest.thaw.assert_not_called()
+
+
+def fail_freeze(guest):
+    guest.freeze.side_effect = snap_guest.AgentError('too slow')
+
+
+def find_nothing(guest):
+    guest.freeze.return_value = 0
+
+
+def refuse(guest):
+    guest.agent_refusal.return_value = 'no agent runs in the guest'
+
+
+@pytest.mark.parametrize('trouble, thaws', (
+    (fail_freeze, 1), (find_nothing, 1), (refuse, 0)))
+def test_trouble_makes_it_crash_consistent(trouble, thaws, guest):
+    trouble(guest)
+    with frozen(guest) as consistency:
+        assert consistency is export.Consistency.CRASH
+        # Thawed before the capture, not after it.
+        assert guest.thaw.call_count == thaws
+
+
+@pytest.mark.parametrize('trouble', (fail_freeze, find_nothing, refuse))
+def test_trouble_is_an_error_where_it_is_required(trouble, guest):
+    trouble(guest)
+    with pytest.raises(exception.QuiesceFailed), frozen(guest, required=True):
+        raise AssertionError('captured')
+
+
+def test_required_without_the_agent_property(guest):
+    with pytest.raises(exception.QuiesceFailed, match='hw_qemu_guest_agent'):
+        with frozen(guest, wanted=False, required=True):
+            raise AssertionError('captured')
+
+
+def test_freeze_that_is_interrupted_is_thawed(guest):
+    guest.freeze.side_effect = KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), frozen(guest):
+        raise AssertionError('captured')
+    guest.thaw.assert_called_once_with()
+
+
+def test_thaw_is_tried_again(guest):
+    guest.thaw.side_effect = [snap_guest.AgentError('busy'), None]
+    with frozen(guest):
+        pass
+    assert guest.thaw.call_count == 2
+
+
+def test_thaw_that_does_not_work_is_told(guest):
+    guest.thaw.side_effect = snap_guest.AgentError('hangs')
+    with pytest.raises(exception.ThawFailed, match='domfsthaw instance-1'):
+        with frozen(guest):
+            pass
+    assert guest.mock_calls[-1] == mock.call.reset_agent_timeout()
+
+
+def test_a_freeze_that_comes_late_is_thawed(guest):
+    thawed = threading.Event()
+    errors = [snap_guest.AgentError('hangs') for _ in range(5)]
+
+    def thaw():
+        if errors:
+            raise errors.pop()
+        thawed.set()
+
+    fail_freeze(guest)
+    guest.thaw.side_effect = thaw
+    with frozen(guest) as consistency:
+        assert consistency is export.Consistency.CRASH
+    assert thawed.wait(10)
+
+
+def test_guest_that_is_gone_needs_no_thaw(guest):
+    guest.thaw.side_effect = snap_guest.GuestGone('destroyed')
+    with frozen(guest):
+        pass
+    guest.thaw.assert_called_once_with()

@@ -1,0 +1,143 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The guard of the scratch file, with a guest that QEMU stops."""
+
+import threading
+from unittest import mock
+
+import pytest
+
+from nova_snapdriver.capture import scratch
+from nova_snapdriver.capture import workspace
+from nova_snapdriver import exception
+from nova_snapdriver import guest as snap_guest
+
+NO_LIMITS = scratch.Limits(0, 0)
+ALL = 1 << 60
+SECONDS = 20
+
+
+@pytest.fixture
+def place(tmp_path):
+    found = workspace.locate(str(tmp_path))
+    with workspace.private(found, None):
+        yield found
+
+
+class StoppingGuest:
+    """Is stopped by an error from some call of the guard's on."""
+
+    def __init__(self, after):
+        self.calls, self.after = 0, after
+        self.fake = mock.create_autospec(snap_guest.Guest, instance=True)
+        self.fake.stopped_by_io_error.side_effect = self._stopped
+        self.fake.resume.side_effect = self._resumed
+        self.fake.instance = None
+        self.resumed = threading.Event()
+
+    def _stopped(self):
+        self.calls += 1
+        return self.calls > self.after and not self.resumed.is_set()
+
+    def _resumed(self):
+        self.resumed.set()
+
+
+@pytest.fixture(autouse=True)
+def quick():
+    with mock.patch.object(scratch, '_POLL_SECONDS', 0.01):
+        yield
+
+
+def test_guest_that_qemu_stops_goes_on_at_once(place):
+    guest, end_job = StoppingGuest(after=3), mock.Mock()
+    with pytest.raises(exception.ScratchExhausted, match='stopped the guest'):
+        with scratch.guarded(guest.fake, place, NO_LIMITS, end_job):
+            assert guest.resumed.wait(SECONDS)
+            end_job.assert_called_once_with()
+            raise exception.StreamFailed(reason='the export vanished')
+
+
+def test_guest_is_resumed_even_if_the_job_does_not_end(place):
+    guest = StoppingGuest(after=1)
+    end_job = mock.Mock(side_effect=exception.CaptureFailed(reason='no'))
+    with pytest.raises(exception.ScratchExhausted):
+        with scratch.guarded(guest.fake, place, NO_LIMITS, end_job):
+            assert guest.resumed.wait(SECONDS)
+            raise exception.StreamFailed(reason='the export vanished')
+
+
+def test_guest_that_stopped_in_the_last_moment_goes_on(place):
+    guest = StoppingGuest(after=ALL)
+    with scratch.guarded(guest.fake, place, NO_LIMITS, mock.Mock()):
+        with mock.patch.object(scratch, '_POLL_SECONDS', SECONDS):
+            guest.after = 0
+    assert guest.resumed.is_set()
+
+
+def test_guest_that_stood_still_before_is_left_alone(place):
+    guest, end_job = StoppingGuest(after=0), mock.Mock()
+    with scratch.guarded(guest.fake, place, NO_LIMITS, end_job):
+        pass
+    end_job.assert_not_called()
+    assert not guest.resumed.is_set()
+
+
+@pytest.mark.parametrize('limits, option', (
+    (scratch.Limits(ALL, 0), 'scratch_reserve'),
+    (scratch.Limits(0, 4096), 'scratch_limit')))
+def test_limit_is_kept_and_named(limits, option, place):
+    ended = threading.Event()
+    with open(place.scratch, 'wb') as file:
+        file.write(bytes(1 << 20))
+    with pytest.raises(exception.ScratchExhausted, match=option):
+        with scratch.guarded(StoppingGuest(ALL).fake, place, limits,
+                             ended.set):
+            assert ended.wait(SECONDS)
+            raise exception.StreamFailed(reason='the export vanished')
+
+
+def test_upload_that_was_complete_already_counts(place):
+    ended = threading.Event()
+    with scratch.guarded(StoppingGuest(ALL).fake, place,
+                         scratch.Limits(ALL, 0), ended.set):
+        assert ended.wait(SECONDS)
+
+
+def test_other_errors_stay_what_they_are(place):
+    with pytest.raises(exception.UploadFailed):
+        with scratch.guarded(StoppingGuest(ALL).fake, place, NO_LIMITS,
+                             mock.Mock()):
+            raise exception.UploadFailed(reason='no')
+
+
+def test_no_room_is_told_before_anything_is_done(tmp_path):
+    with pytest.raises(exception.ScratchExhausted, match='not begun'):
+        scratch.check(workspace.locate(str(tmp_path)), scratch.Limits(ALL, 0))
+
+
+def test_guard_outlives_an_error_of_its_own(place):
+    guest, end_job = StoppingGuest(after=ALL), threading.Event()
+    answers = [False, RuntimeError('libvirt is away'), True]
+    guest.fake.stopped_by_io_error.side_effect = lambda: _next(answers)
+    with pytest.raises(exception.ScratchExhausted):
+        with scratch.guarded(guest.fake, place, NO_LIMITS, end_job.set):
+            assert end_job.wait(SECONDS)
+            raise exception.StreamFailed(reason='the export vanished')
+
+
+def _next(answers):
+    answer = answers.pop(0) if len(answers) > 1 else answers[0]
+    if isinstance(answer, Exception):
+        raise answer
+    return answer

@@ -1,0 +1,103 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+import os
+import stat
+from unittest import mock
+
+import pytest
+
+from nova_snapdriver.capture import workspace
+from nova_snapdriver import exception
+
+OTHER_USER = 64055
+
+
+@pytest.fixture(params=(0, 0o022, 0o077))
+def umask(request):
+    before = os.umask(request.param)
+    yield
+    os.umask(before)
+
+
+def mode(path):
+    return stat.S_IMODE(os.stat(path).st_mode)
+
+
+def test_private_and_removed(tmp_path, umask):
+    place = workspace.locate(str(tmp_path))
+    with workspace.private(place, None):
+        assert mode(place.path) == 0o700
+        with open(place.scratch, 'w'):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@mock.patch('nova.privsep.path.chown', autospec=True)
+def test_given_to_the_user_of_qemu(chown, tmp_path, umask):
+    place = workspace.locate(str(tmp_path))
+    with workspace.private(place, OTHER_USER):
+        assert mode(place.path) == 0o770
+        assert os.stat(place.path).st_gid == os.getegid()
+        chown.assert_called_once_with(place.path, uid=OTHER_USER)
+
+
+def test_scratch_directory_is_made_so_that_qemu_can_pass(tmp_path, umask):
+    parent = tmp_path / 'snapshots'
+    with workspace.private(workspace.locate(str(parent)), None):
+        assert mode(parent) == 0o711
+
+
+def test_removed_after_an_error(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        with workspace.private(workspace.locate(str(tmp_path)), None):
+            raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_removed_where_it_cannot_be_given(tmp_path):
+    with mock.patch('nova.privsep.path.chown', autospec=True,
+                    side_effect=ZeroDivisionError):
+        with pytest.raises(ZeroDivisionError):
+            place = workspace.locate(str(tmp_path))
+            with workspace.private(place, OTHER_USER):
+                raise AssertionError('made')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_longest_path_of_a_socket():
+    rest = '/snapdriver-01234567/nbd'
+    longest = '/'.ljust(workspace.MAX_SOCKET_PATH - len(rest), 'd')
+    with mock.patch('os.path.isdir', return_value=True), \
+            mock.patch('os.access', return_value=True):
+        workspace.check(workspace.locate(longest))
+        with pytest.raises(exception.DirectoryUnusable, match='108 bytes'):
+            workspace.check(workspace.locate(longest + 'd'))
+
+
+def test_directory_that_cannot_be_made(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(exception.DirectoryUnusable, match='cannot make'):
+        workspace.check(workspace.locate(
+            str(tmp_path / 'file' / 'directory')))
+
+
+def test_first_closed_directory_is_named(tmp_path):
+    os.chmod(tmp_path, 0o711)
+    closed = tmp_path / 'closed'
+    inner = closed / 'inner'
+    inner.mkdir(parents=True, mode=0o711)
+    closed.chmod(0o700)
+    found = workspace.unreachable(str(inner), OTHER_USER, OTHER_USER)
+    assert found is not None
+    assert str(closed).startswith(found)
+    assert workspace.unreachable(str(inner), 0, 0) is None

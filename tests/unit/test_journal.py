@@ -1,0 +1,119 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+import json
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from nova_snapdriver import exception
+from nova_snapdriver import journal
+
+ENTRY = journal.Entry(
+    instance='3f0f9f6e-6b3a-4f6e-8d8e-7b1d4c1f2a3b',
+    image='6ed4ff3f-7c4b-4a6f-9b5c-0d1b7e1e7e11', path='live',
+    workspace='/scratch/snapdriver-01234567',
+    socket='/scratch/snapdriver-01234567/nbd', thaw=True,
+    begun_at='2026-11-22T20:00:00+00:00')
+
+
+@pytest.fixture
+def entries(tmp_path):
+    return journal.Journal(str(tmp_path / 'journal'))
+
+
+def files(tmp_path):
+    return sorted((tmp_path / 'journal').iterdir())
+
+
+def test_running_while_it_is_held_and_gone_afterwards(entries, tmp_path):
+    with entries.begin(ENTRY) as record:
+        record.progress(3, 4)
+        running = [(found.entry, found.sent()) for found in entries.running()]
+        assert running == [(ENTRY, (3, 4))]
+        assert list(entries.abandoned()) == []
+    assert files(tmp_path) == []
+
+
+def test_private_whatever_the_umask(entries, tmp_path):
+    before = os.umask(0)
+    try:
+        with entries.begin(ENTRY):
+            directory = tmp_path / 'journal'
+            for path, mode in ((directory, 0o700), (files(tmp_path)[0],
+                                                    0o600)):
+                assert stat.S_IMODE(path.stat().st_mode) == mode
+    finally:
+        os.umask(before)
+
+
+def test_gone_after_an_error(entries, tmp_path):
+    with pytest.raises(ZeroDivisionError), entries.begin(ENTRY):
+        raise ZeroDivisionError
+    assert files(tmp_path) == []
+
+
+def test_kept_when_something_is_left(entries):
+    with entries.begin(ENTRY) as record:
+        record.keep()
+    found, = entries.abandoned()
+    with found:
+        assert found.entry == ENTRY
+    assert list(entries.abandoned()) == []
+
+
+def test_killed_process_leaves_it_abandoned(entries, tmp_path):
+    code = ('import os, signal\n'
+            'from tests.unit import test_journal as t\n'
+            'from nova_snapdriver import journal\n'
+            'r = journal.Journal(%r).begin(t.ENTRY)\n'
+            'r.progress(1, 2)\n'
+            'os.kill(os.getpid(), signal.SIGKILL)\n' %
+            str(tmp_path / 'journal'))
+    ended = subprocess.run([sys.executable, '-c', code])
+    assert ended.returncode == -9
+    assert list(entries.running()) == []
+    found, = entries.abandoned()
+    with found:
+        assert (found.entry, found.sent()) == (ENTRY, (1, 2))
+    assert files(tmp_path) == []
+
+
+VALUES = {'version': 1, **journal.dataclasses.asdict(ENTRY)}
+
+
+@pytest.mark.parametrize('content', (
+    b'', b'{', b'[]', b'null', b'\xff\xfe', b'{"version": 1}',
+    json.dumps(VALUES | {'version': 2}).encode(),
+    json.dumps(VALUES | {'instance': '../../etc'}).encode(),
+    json.dumps(VALUES | {'image': 7}).encode(),
+    json.dumps(VALUES | {'thaw': 'no'}).encode(),
+    json.dumps(VALUES | {'more': 1}).encode()))
+def test_nonsense_is_passed_over_and_left(content, entries, tmp_path, caplog):
+    (tmp_path / 'journal').mkdir()
+    (tmp_path / 'journal' / 'x.json').write_bytes(content)
+    assert list(entries.abandoned()) == list(entries.running()) == []
+    assert 'makes no sense' in caplog.text
+    assert len(files(tmp_path)) == 1
+
+
+def test_directory_that_cannot_be_made(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(exception.JournalUnusable):
+        journal.Journal(str(tmp_path / 'file' / 'x')).begin(ENTRY)
+
+
+def test_no_directory_is_an_empty_journal(tmp_path):
+    assert list(journal.Journal(str(tmp_path / 'x')).abandoned()) == []
