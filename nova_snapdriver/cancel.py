@@ -17,15 +17,22 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 import threading
+import time
 import types
 from typing import Self
 
 from oslo_log import log as logging
+from oslo_utils import timeutils
 
 LOG = logging.getLogger(__name__)
 
 # A look takes a request to Glance and one or two to libvirt.
 _POLL_SECONDS = 2
+
+# How long libvirt may take to see that a QEMU has died, whose export is gone
+# at once: it waits for the process, and cleans up after it.
+_LAG_SECONDS = 15
+_LAG_POLL_SECONDS = 0.2
 
 # Gives the exception to end with; none if there is no reason to. What it
 # raises is no answer: it is asked again.
@@ -37,10 +44,16 @@ class Watch:
 
     What fails because of a cause raises the cause's exception instead of its
     own. What was done already is done.
+
+    :param causes: asked in turn
+    :param expected: asked when something failed and no cause is seen, whether
+        there has to be one that shows a little later
     """
 
-    def __init__(self, causes: Sequence[Cause]) -> None:
+    def __init__(self, causes: Sequence[Cause],
+                 expected: Callable[[], bool] = lambda: False) -> None:
         self._causes = causes
+        self._expected = expected
         self._cause: Exception | None = None
         self._endings: list[Callable[[], None]] = []
         self._stopping = threading.Event()
@@ -61,10 +74,18 @@ class Watch:
         if not isinstance(exc, Exception):
             return
         if self._cause is None:
-            # It may have been quicker: an export breaks with its server.
-            self._look()
+            self._look_for_late_one()
         if self._cause is not None:
             raise self._cause from exc
+
+    def _look_for_late_one(self) -> None:
+        """What failed may have been quicker: an export breaks with QEMU."""
+        self._look()
+        deadline = timeutils.StopWatch(_LAG_SECONDS).start()
+        while (self._cause is None and not deadline.expired() and
+               self._expected()):
+            time.sleep(_LAG_POLL_SECONDS)
+            self._look()
 
     @contextlib.contextmanager
     def ending(self, *endings: Callable[[], None]) -> Iterator[None]:

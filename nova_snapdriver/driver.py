@@ -36,6 +36,7 @@ from nova_snapdriver.capture import direct
 from nova_snapdriver.capture import export
 from nova_snapdriver.capture import live
 from nova_snapdriver.capture import mirror
+from nova_snapdriver.capture import qemunbd
 from nova_snapdriver.capture import quiesce
 from nova_snapdriver.capture import rbd
 from nova_snapdriver.capture import scratch
@@ -358,7 +359,8 @@ class SnapDriver(driver.LibvirtDriver):
         watch = timeutils.StopWatch().start()
         with cancel.Watch((self._is_stopping,
                            functools.partial(_lost_its_server, task),
-                           functools.partial(_lost_its_image, task))) as ends:
+                           functools.partial(_lost_its_image, task)),
+                          functools.partial(_is_gone, source)) as ends:
             # In eventlet mode in a native thread: it reads pipes.
             length = compat.native_thread(transfer.send)(
                 task.image, metadata, request, record, settings, ends)
@@ -369,6 +371,11 @@ class SnapDriver(driver.LibvirtDriver):
         if self._stopping:
             return exception.Cancelled(reason='nova-compute was stopped')
         return None
+
+
+def _is_gone(source: export.Export) -> bool:
+    """Whether nobody serves an export any more."""
+    return not qemunbd.greets(source.socket)
 
 
 def _lost_its_server(task: _Task) -> Exception | None:

@@ -91,7 +91,7 @@ class Server:
 
     def _wait(self) -> None:
         deadline = timeutils.StopWatch(_START_SECONDS).start()
-        while not _greets(self._socket):
+        while not greets(self._socket):
             if self._process.poll() is not None:
                 raise exception.CaptureFailed(
                     reason='the disk cannot be exported by qemu-nbd:')
@@ -106,7 +106,7 @@ class Server:
         child.end(self._process)
 
 
-def _greets(path: str) -> bool:
+def greets(path: str) -> bool:
     """Whether a server is ready at a socket."""
     with sockets.socket(sockets.AF_UNIX) as connection:
         connection.settimeout(1)

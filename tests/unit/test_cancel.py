@@ -77,6 +77,23 @@ def test_cause_that_comes_before_the_first_look():
                 raise OSError
 
 
+def test_cause_that_shows_later_than_what_it_breaks():
+    """An export is gone with QEMU, before libvirt knows that QEMU is."""
+    answers = iter([None] * 3)
+    with mock.patch.object(cancel, '_POLL_SECONDS', 60):
+        with pytest.raises(Unwanted):
+            with cancel.Watch([lambda: next(answers, Unwanted())],
+                              lambda: True):
+                raise OSError
+
+
+def test_error_stays_where_a_cause_has_to_be_and_none_shows():
+    with mock.patch.object(cancel, '_LAG_SECONDS', 0.5):
+        with pytest.raises(OSError, match='my own'):
+            with cancel.Watch([lambda: None], lambda: True):
+                raise OSError('my own')
+
+
 def test_what_is_done_is_done():
     ended = threading.Event()
     with cancel.Watch([Unwanted]) as watch, watch.ending(ended.set):
