@@ -46,6 +46,7 @@ from nova_snapdriver.capture import workspace
 from nova_snapdriver import compat
 from nova_snapdriver import conf
 from nova_snapdriver import exception
+from nova_snapdriver import faultpoint
 from nova_snapdriver import guest as snap_guest
 from nova_snapdriver import host as snap_host
 from nova_snapdriver import image as snap_image
@@ -159,6 +160,7 @@ class SnapDriver(driver.LibvirtDriver):
         :raises SnapdriverError: anything else, in words; the image is deleted
         """
         task = self._plan(context, instance, image_id)
+        faultpoint.reach('snapshot.planned')
         LOG.info('Snapshot path: %s, as %s', task.plan.path, task.plan.reason,
                  instance=instance)
         if task.plan.path is plan.Path.DIRECT:
@@ -176,6 +178,7 @@ class SnapDriver(driver.LibvirtDriver):
                 update_task_state(
                     task_state=task_states.IMAGE_UPLOADING,
                     expected_state=task_states.IMAGE_PENDING_UPLOAD)
+                faultpoint.reach('upload.announced')
                 self._send(task, captured.export, record,
                            self._metadata(task, captured))
 
@@ -252,8 +255,10 @@ class SnapDriver(driver.LibvirtDriver):
                     task.route, task.context, task.image.id, task.guest,
                     task.settings, task.guest.exists())
                 _log_capture(task, copied)
+                faultpoint.reach('direct.copied')
                 task.image.refer(copied.location,
                                  self._metadata(task, copied))
+                faultpoint.reach('direct.referred')
                 update_task_state(task_state=task_states.IMAGE_PENDING_UPLOAD)
                 update_task_state(
                     task_state=task_states.IMAGE_UPLOADING,

@@ -34,6 +34,7 @@ import uuid
 from oslo_log import log as logging
 
 from nova_snapdriver import exception
+from nova_snapdriver import faultpoint
 
 LOG = logging.getLogger(__name__)
 
@@ -111,9 +112,11 @@ class Record:
                  exc: BaseException | None,
                  traceback: types.TracebackType | None) -> None:
         if not self._keep:
+            faultpoint.reach('journal.removing')
             for path in (self._beside(_PROGRESS), self._beside(_SUSPENDED),
                          self._path):
                 path.unlink(missing_ok=True)
+            faultpoint.reach('journal.removed')
         self.close()
 
     def close(self) -> None:
@@ -183,6 +186,7 @@ class Journal:
             descriptor = self._write(path, entry)
         except OSError as ex:
             raise exception.JournalUnusable(reason=ex) from ex
+        faultpoint.reach('journal.written')
         return Record(path, descriptor, entry)
 
     def _write(self, path: pathlib.Path, entry: Entry) -> int:

@@ -24,6 +24,7 @@ from oslo_utils import timeutils
 
 from nova_snapdriver.capture import export
 from nova_snapdriver import exception
+from nova_snapdriver import faultpoint
 from nova_snapdriver import guest as snap_guest
 
 LOG = logging.getLogger(__name__)
@@ -66,7 +67,9 @@ def frozen(guest: snap_guest.Guest,
             try:
                 yield export.Consistency.FILESYSTEM
             finally:
+                faultpoint.reach('thaw.asked')
                 thaw(guest, settings.agent_timeout)
+                faultpoint.reach('thaw.done')
             return
     if settings.require_quiesce:
         raise exception.QuiesceFailed(reason=refusal)
@@ -84,8 +87,10 @@ def _freeze(guest: snap_guest.Guest, settings: Settings) -> str | None:
     if refusal is not None:
         return refusal
     try:
+        faultpoint.reach('freeze.asked')
         guest.set_agent_timeout(settings.agent_timeout)
         if guest.freeze():
+            faultpoint.reach('freeze.done')
             return None
         refusal = 'its agent froze no file system'
     except snap_guest.AgentError as ex:
