@@ -49,7 +49,7 @@ def run(lab: stack.Stack, target: pathlib.Path | None, seed: int,
     print(harness.HEADINGS)
     with harness.Harness(lab, driver, seed) as bench:
         outside.Outside(bench).run(
-            [one for one in outside.cases(driver) if wanted(one.name)])
+            [one for one in outside.listed(driver) if wanted(one.name)])
         if driver == 'ours':
             kills.Kills(bench).run(
                 [one for one in kills.cases() if wanted(one.name)])

@@ -36,9 +36,9 @@ NAME = 'snapdriver-faults'
 SERVERS = 3
 BOOT_TIMEOUT = 120.0
 # From the fault until the server has no task.
-END_TIMEOUT = 90.0
+END_TIMEOUT = 150.0
 # After that: until what was left behind is gone.
-CLEAN_TIMEOUT = 15.0
+CLEAN_TIMEOUT = 30.0
 POINT_TIMEOUT = 60.0
 # What an upload of the small guest's disk has at least.
 UPLOAD_BYTES = 40 << 20

@@ -13,66 +13,23 @@
 
 """Faults that come from outside, most of them in the middle of an upload."""
 
-import collections.abc
 import dataclasses
 import itertools
-import random
 import time
 
+from lab import cases
 from lab import harness
+from lab import mishaps
 from lab import proxy
 from lab import settings
 
-Options = tuple[tuple[str, str, str], ...]
 MI = 1 << 20
+Case = cases.Case
 
 
-@dataclasses.dataclass
-class Scene:
-    """A snapshot on its way, for a fault to happen to."""
-
-    bench: harness.Harness
-    one: harness.Watched
-    random: random.Random
-    image_id: str = ''
-
-
-Action = collections.abc.Callable[[Scene], None]
-
-
-def nothing(scene: Scene) -> None:
-    """Nothing happens but what the proxy does."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A row to be.
-
-    :param ends: what the image is then: `active`, `gone` or `either`
-    :param guest: what the guest is then: `untouched`, `booted` (it may have
-        booted again), `stopped` or `deleted`
-    :param fault: what the proxy does, of which the byte is made up; none
-        where the snapshot does not get that far
-    :param before: done before the snapshot
-    :param during: done while an upload is held, and before it goes on
-    :param after: undoes what was done, before one looks
-    """
-
-    name: str
-    ends: str
-    guest: str = 'untouched'
-    fault: proxy.Fault | None = proxy.Fault('hold')
-    before: Action = nothing
-    during: Action = nothing
-    after: Action = nothing
-    options: Options = ()
-    quick: bool = False
-    only_ours: bool = False
-
-
-def cases(driver: str) -> list[Case]:
+def listed(driver: str) -> list[Case]:
     """All rows, those with the same options next to each other."""
-    found = _glance_cases()
+    found = [*_glance_cases(), *mishaps.listed()]
     return [one for one in found
             if driver == 'ours' or not (one.only_ours or one.options)]
 
@@ -112,7 +69,9 @@ class Outside:
     def run(self, wanted: list[Case]) -> None:
         for options, group in itertools.groupby(
                 wanted, lambda one: one.options):
-            self.bench.use('file', *options)
+            self.bench.use('file', *(
+                (group_name, key, value.format(small=self.bench.mounted))
+                for group_name, key, value in options))
             for case in group:
                 self._case(case)
 
@@ -131,7 +90,7 @@ class Outside:
 
     def _attempt(self, case: Case, row: harness.Row) -> None:
         bench = self.bench
-        scene = Scene(bench, bench.servers[0], bench.random(case.name))
+        scene = cases.Scene(bench, bench.servers[0], bench.random(case.name))
         scene.one.begin()
         case.before(scene)
         try:
@@ -141,7 +100,7 @@ class Outside:
             case.after(scene)
         self._after(case, scene, row)
 
-    def _snapshot(self, case: Case, scene: Scene) -> None:
+    def _snapshot(self, case: Case, scene: cases.Scene) -> None:
         bench = self.bench
         if case.fault is not None:
             bench.proxy.arm(dataclasses.replace(
@@ -157,7 +116,7 @@ class Outside:
         if case.guest != 'deleted':
             bench.wait_idle(scene.one)
 
-    def _after(self, case: Case, scene: Scene, row: harness.Row) -> None:
+    def _after(self, case: Case, scene: cases.Scene, row: harness.Row) -> None:
         bench, one, problems = self.bench, scene.one, row.problems
         row.image = bench.image_status(scene.image_id)
         if case.ends != 'either' and row.image != case.ends:

@@ -56,6 +56,7 @@ from nova_snapdriver import plan
 from nova_snapdriver import recovery
 from nova_snapdriver.stream import process
 from nova_snapdriver import transfer
+from nova_snapdriver import unbegun
 
 LOG = logging.getLogger(__name__)
 CONF = nova.conf.CONF
@@ -113,7 +114,7 @@ class SnapDriver(driver.LibvirtDriver):
 
     def init_host(self, host: str) -> None:
         super().init_host(host)
-        self._recover()
+        self._recover(host)
         # What is missing makes snapshots go Nova's way. It is no reason for
         # nova-compute not to start.
         try:
@@ -130,7 +131,7 @@ class SnapDriver(driver.LibvirtDriver):
         self._stopping = True
         super().cleanup_host(host)
 
-    def _recover(self) -> None:
+    def _recover(self, host: str) -> None:
         """Undo the snapshots that a crash of nova-compute left undone."""
         try:
             recovery.Recovery(
@@ -138,6 +139,12 @@ class SnapDriver(driver.LibvirtDriver):
                 CONF.snapdriver.agent_timeout).run(self._journal)
         except Exception:
             LOG.exception('Cannot look for abandoned snapshots')
+        try:
+            unbegun.remove(host, snap_image.unfinished,
+                           snap_image.delete_unfinished)
+        except Exception as ex:
+            LOG.error('Cannot look for images of snapshots that had not '
+                      'begun, which may stay queued: %s', ex)
 
     @functools.cached_property
     def _journal(self) -> journal.Journal:

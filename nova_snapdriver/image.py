@@ -48,6 +48,8 @@ _ASK_SECONDS = 3
 
 _MAX_MESSAGE = 300
 
+_UNFINISHED = ('queued', 'saving')
+
 _JSON_PATCH = 'application/openstack-images-v2.1-json-patch'
 
 
@@ -336,6 +338,17 @@ def _changes(metadata: dict[str, Any],
             if value and found.get(name) != str(value)]
 
 
+def unfinished(instance_uuid: str) -> list[str]:
+    """The images of an instance's snapshots that have no data yet.
+
+    :raises nova.exception.NovaException: they cannot be seen
+    """
+    found = glance.API().get_all(_service_context(), filters={
+        'instance_uuid': instance_uuid, 'image_type': 'snapshot'})
+    return [str(image['id']) for image in found
+            if image['status'] in _UNFINISHED]
+
+
 def delete_unfinished(image_id: str, instance_uuid: str) -> bool:
     """Delete an abandoned image with the credentials of [service_user].
 
@@ -349,7 +362,7 @@ def delete_unfinished(image_id: str, instance_uuid: str) -> bool:
         context = _service_context()
         api = glance.API()
         found = api.get(context, image_id)
-        if (found['status'] not in ('queued', 'saving') or
+        if (found['status'] not in _UNFINISHED or
                 found['properties'].get('instance_uuid') != instance_uuid):
             return False
         api.delete(context, image_id)

@@ -68,7 +68,7 @@ def frozen(guest: snap_guest.Guest,
                 yield export.Consistency.FILESYSTEM
             finally:
                 faultpoint.reach('thaw.asked')
-                thaw(guest, settings.agent_timeout)
+                _thaw_after_capture(guest, settings)
                 faultpoint.reach('thaw.done')
             return
     if settings.require_quiesce:
@@ -109,16 +109,30 @@ def _alone(
     return lockutils.lock('snapdriver-quiesce-%s' % guest.name)
 
 
+def _thaw_after_capture(guest: snap_guest.Guest, settings: Settings) -> None:
+    try:
+        thaw(guest, settings.agent_timeout)
+    except exception.ThawFailed:
+        # Frozen it is, and libvirt has not even passed the command on: an
+        # agent that hangs does not answer to what libvirt asks first.
+        _begin_to_thaw_late(guest, settings)
+        raise
+
+
 def _thaw_after_failure(guest: snap_guest.Guest, settings: Settings) -> None:
     try:
         thaw(guest, settings.agent_timeout)
     except exception.ThawFailed as ex:
         LOG.error('%s', ex, instance=guest.instance)
         # The freeze that was asked for cannot be recalled. It comes when the
-        # agent hangs no more, and nobody else would thaw the guest then. In
-        # eventlet mode the thread is a green one, as the scratch guard's.
-        threading.Thread(target=_thaw_late, args=(guest, settings),
-                         daemon=True).start()
+        # agent hangs no more, and nobody else would thaw the guest then.
+        _begin_to_thaw_late(guest, settings)
+
+
+def _begin_to_thaw_late(guest: snap_guest.Guest, settings: Settings) -> None:
+    # In eventlet mode the thread is a green one, as the scratch guard's.
+    threading.Thread(target=_thaw_late, args=(guest, settings),
+                     daemon=True).start()
 
 
 def _thaw_late(guest: snap_guest.Guest, settings: Settings) -> None:
