@@ -64,7 +64,7 @@ def _processes() -> list[Case]:
 
 def _people() -> list[Case]:
     return [
-        Case('virsh destroy', 'gone', 'stopped', during=destroy, quick=True),
+        Case('virsh destroy', 'gone', 'stopped', during=destroy),
         Case('virsh reset', 'active', 'booted', during=reset),
         Case('virsh managedsave', 'active', during=managedsave),
         Case('the image is deleted', 'gone', during=delete_image),

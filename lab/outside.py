@@ -73,10 +73,16 @@ class Outside:
                 (group_name, key, value.format(small=self.bench.mounted))
                 for group_name, key, value in options))
             for case in group:
-                self._case(case)
+                self.trial(case)
 
-    def _case(self, case: Case) -> None:
-        bench, row = self.bench, self.bench.row(case.name)
+    def trial(self, case: Case, number: int | None = None) -> None:
+        """Let one happen to the first server.
+
+        :param number: tells it from others of its name
+        """
+        bench = self.bench
+        name = case.name if number is None else f'{number} {case.name}'
+        row = bench.row(name)
         began = time.monotonic()
         try:
             bench.boot(1)
@@ -90,7 +96,7 @@ class Outside:
 
     def _attempt(self, case: Case, row: harness.Row) -> None:
         bench = self.bench
-        scene = cases.Scene(bench, bench.servers[0], bench.random(case.name))
+        scene = cases.Scene(bench, bench.servers[0], bench.random(row.name))
         scene.one.begin()
         case.before(scene)
         try:
