@@ -52,6 +52,7 @@ from nova_snapdriver import host as snap_host
 from nova_snapdriver import image as snap_image
 from nova_snapdriver import imagebackend
 from nova_snapdriver import journal
+from nova_snapdriver import later
 from nova_snapdriver import plan
 from nova_snapdriver import recovery
 from nova_snapdriver.stream import process
@@ -134,17 +135,23 @@ class SnapDriver(driver.LibvirtDriver):
     def _recover(self, host: str) -> None:
         """Undo the snapshots that a crash of nova-compute left undone."""
         try:
-            recovery.Recovery(
-                self._host, snap_image.delete_unfinished,
-                CONF.snapdriver.agent_timeout).run(self._journal)
+            if self._undo_abandoned():
+                self._later.begin()
         except Exception:
             LOG.exception('Cannot look for abandoned snapshots')
-        try:
-            unbegun.remove(host, snap_image.unfinished,
-                           snap_image.delete_unfinished)
-        except Exception as ex:
-            LOG.error('Cannot look for images of snapshots that had not '
-                      'begun, which may stay queued: %s', ex)
+        unbegun.remove(host, snap_image.unfinished,
+                       snap_image.delete_unfinished)
+
+    def _undo_abandoned(self) -> bool:
+        """:returns: whether something could not be undone"""
+        outcomes = recovery.Recovery(
+            self._host, snap_image.delete_unfinished,
+            CONF.snapdriver.agent_timeout).run(self._journal)
+        return any(outcome.failed for outcome in outcomes)
+
+    @functools.cached_property
+    def _later(self) -> later.Later:
+        return later.Later(self._undo_abandoned)
 
     @functools.cached_property
     def _journal(self) -> journal.Journal:
@@ -238,11 +245,18 @@ class SnapDriver(driver.LibvirtDriver):
                      instance=instance)
             return None, str(ex)
 
-    def _noted(self, task: _Task) -> journal.Record:
-        return self._journal.begin(journal.Entry(
+    @contextlib.contextmanager
+    def _noted(self, task: _Task) -> Iterator[journal.Record]:
+        record = self._journal.begin(journal.Entry(
             task.instance.uuid, task.image.id, str(task.plan.path),
             task.place.path, task.place.socket, task.settings.has_agent,
             journal.now(), *task.in_ceph))
+        try:
+            with record:
+                yield record
+        finally:
+            if record.kept:
+                self._later.begin()
 
     def _direct_snapshot(self, task: _Task,
                          update_task_state: UpdateTaskState) -> bool:

@@ -127,6 +127,11 @@ class Record:
         """Leave the entry for the next recovery: something is not done."""
         self._keep = True
 
+    @property
+    def kept(self) -> bool:
+        """Whether the entry stays for a recovery."""
+        return self._keep
+
     def progress(self, done: int, length: int) -> None:
         """Note how many of the image's bytes were sent. Never raises."""
         with contextlib.suppress(OSError):

@@ -40,18 +40,21 @@ def remove(host: str, unfinished: Callable[[str], list[str]],
     """Delete images without data whose snapshots nobody takes any more.
 
     For the start of nova-compute, before Nova clears the task states and after
-    the journal's snapshots were undone.
+    the journal's snapshots were undone. Never raises: what fails is logged.
 
     :param host: nova-compute's name
     :param unfinished: gives the unfinished images of an instance's snapshots
     :param delete: deletes one, of an image and an instance
-    :raises nova.exception.NovaException: Nova or Glance does not answer
     """
-    for instance in _cut_short(host):
-        for image in unfinished(instance.uuid):
-            if delete(image, instance.uuid):
-                LOG.warning('Deleted image %s of a snapshot that had not '
-                            'begun', image, instance=instance)
+    try:
+        for instance in _cut_short(host):
+            for image in unfinished(instance.uuid):
+                if delete(image, instance.uuid):
+                    LOG.warning('Deleted image %s of a snapshot that had not '
+                                'begun', image, instance=instance)
+    except Exception as ex:
+        LOG.error('Cannot look for images of snapshots that had not begun, '
+                  'which may stay queued: %s', ex)
 
 
 def _cut_short(host: str) -> list[Any]:

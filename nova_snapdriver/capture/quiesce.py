@@ -177,6 +177,15 @@ def thaw(guest: snap_guest.Guest, agent_timeout: int) -> None:
     raise exception.ThawFailed(domain=guest.name, reason=error)
 
 
+def thaw_alone(guest: snap_guest.Guest, agent_timeout: int) -> None:
+    """Thaw, but not in the middle of somebody else's capture.
+
+    :raises ThawFailed: it does not answer
+    """
+    with _alone(guest):
+        thaw(guest, agent_timeout)
+
+
 def _thaw_once(guest: snap_guest.Guest, agent_timeout: int) -> None:
     """Thaw, and give the agent back the patience that libvirt has."""
     try:
