@@ -135,6 +135,7 @@ class Harness:
 
     def __enter__(self) -> 'Harness':
         settings.make_directory(self.points, 0o777)
+        self.disarm()
         self.clean()
         self._mount()
         self.proxy.__enter__()
