@@ -29,6 +29,7 @@ from lab import services
 from lab import settings
 
 AWAY_SECONDS = 20.0
+TOKEN_SECONDS = 25
 Case = cases.Case
 HOOK = '/run/hook'
 # Longer than the driver waits and tries.
@@ -58,6 +59,8 @@ def _processes() -> list[Case]:
              during=restart_glance),
         Case('glance is away for 20 s', 'gone', during=kill_glance,
              after=start_glance_late),
+        Case("the user's token expires", 'active', before=shorten_tokens,
+             during=outlive_token, after=lengthen_tokens),
         Case('RabbitMQ is away for 20 s', 'active', during=lose_rabbitmq),
         Case('MariaDB is away for 20 s', 'active', during=lose_mariadb)]
 
@@ -163,6 +166,33 @@ def restart_glance(scene: cases.Scene) -> None:
 def start_glance_late(scene: cases.Scene) -> None:
     time.sleep(AWAY_SECONDS)
     scene.bench.lab.wsgi['glance'].ensure()
+
+
+def shorten_tokens(scene: cases.Scene) -> None:
+    """Have Keystone give tokens that soon expire, and use one."""
+    _keystone(scene, {'token': {'expiration': str(TOKEN_SECONDS)}})
+
+
+def lengthen_tokens(scene: cases.Scene) -> None:
+    _keystone(scene, {})
+
+
+def _keystone(scene: cases.Scene, more: config.Ini) -> None:
+    lab, conf = scene.bench.lab, scene.bench.conf
+    ini = config.keystone(conf)
+    for group, options in more.items():
+        ini.setdefault(group, {}).update(options)
+    config.write(conf.etc / 'keystone/keystone.conf', ini)
+    lab.wsgi['keystone'].ensure()
+    scene.bench.api.forget_token()
+
+
+def outlive_token(scene: cases.Scene) -> None:
+    """Until it has expired, and nobody remembers that it was good."""
+    time.sleep(TOKEN_SECONDS + 1)
+    scene.bench.lab.memcached.stop()
+    scene.bench.lab.memcached.ensure()
+    scene.bench.api.forget_token()
 
 
 def lose_rabbitmq(scene: cases.Scene) -> None:
