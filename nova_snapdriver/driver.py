@@ -482,9 +482,10 @@ def _discarding(task: _Task, record: journal.Record) -> Iterator[None]:
     """Delete the image of a snapshot that fails, now or by a recovery."""
     try:
         yield
-    except (nova_exception.ImageNotFound, direct.Refused):
+    except direct.Refused:
         raise
     except Exception as ex:
+        # Also if it is said to be deleted: who says so may be a proxy.
         if not task.image.discard():
             record.keep()
         if (isinstance(ex, (exception.StreamFailed, exception.Cancelled)) and
