@@ -244,6 +244,10 @@ class Harness:
         """What one row has left must not fail the next."""
         self.proxy.clear()
         self.disarm()
+        lab = self.lab
+        for daemon in (lab.mariadb, lab.rabbitmq, lab.memcached,
+                       lab.libvirtd, *lab.wsgi.values()):
+            daemon.ensure()
         self.restart()
         self.clean()
 

@@ -154,7 +154,11 @@ def kill_qemu(scene: cases.Scene) -> None:
 
 
 def kill_glance(scene: cases.Scene) -> None:
-    scene.bench.lab.wsgi['glance'].kill()
+    """And see that its port is free: its workers die after their master."""
+    bench = scene.bench
+    bench.lab.wsgi['glance'].kill()
+    cases.waiting_for('the end of Glance', lambda: not services.listens(
+        bench.conf.ports.glance))
 
 
 def restart_glance(scene: cases.Scene) -> None:
