@@ -22,9 +22,11 @@ import typing
 
 from lab import config
 from lab import demo
+from lab import faults
 from lab import matrix
 from lab import paths
 from lab import settings
+from lab import soak
 from lab import stack
 from lab import stopped
 
@@ -55,6 +57,10 @@ def _parser() -> argparse.ArgumentParser:
         'stopped', help='how long a server is down for a cold snapshot')
     down.add_argument('--json', metavar='FILE', type=pathlib.Path,
                       help='write the figures there, too')
+    faults.add_arguments(commands.add_parser(
+        'faults', help='let everything go wrong, and see what is left'))
+    soak.add_arguments(commands.add_parser(
+        'soak', help='random snapshots, faults and actions, and what grows'))
     test = commands.add_parser('test', help='unit, functional, e2e tests')
     test.add_argument('pytest', nargs='*', help="pytest's, after --")
     commands.add_parser('matrix', help='tests on other releases of Nova')
@@ -113,6 +119,12 @@ _ON_LAB: dict[str, _Action[int]] = {
         lab, _from_caller(arguments.json), arguments.only),
     'stopped': lambda lab, arguments: stopped.run(
         lab, _from_caller(arguments.json)),
+    'faults': lambda lab, arguments: faults.run(
+        lab, _from_caller(arguments.json), arguments.seed, arguments.only,
+        arguments.driver),
+    'soak': lambda lab, arguments: soak.run(
+        lab, _from_caller(arguments.json), arguments.minutes,
+        arguments.seed),
     'matrix': lambda lab, arguments: matrix.run(lab.settings),
     'test': lambda lab, arguments: _test(lab, arguments.pytest),
 }

@@ -472,10 +472,10 @@ class _Attempt:
             problems.append('the domain is transient')
         if self.api.server(self.server.id)['OS-EXT-STS:task_state']:
             problems.append('a task state is left')
-        problems += [f'left running: {one}' for one in _strays()]
+        problems += [f'left running: {one}' for one in strays()]
 
 
-def _strays() -> list[str]:
+def strays() -> list[str]:
     """Programs that read a disk for a snapshot of the lab.
 
     Of this mount namespace: another lab, in a container, has the same paths.

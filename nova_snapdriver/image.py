@@ -338,6 +338,24 @@ def _changes(metadata: dict[str, Any],
             if value and found.get(name) != str(value)]
 
 
+def unbegun(instance_uuid: str) -> list[str]:
+    """The images of an instance's snapshots that have no data yet.
+
+    :raises nova.exception.NovaException: they cannot be seen
+    """
+    found = glance.API().get_all(_service_context(), filters={
+        'instance_uuid': instance_uuid, 'image_type': 'snapshot'})
+    return [str(image['id']) for image in found if _has_no_data(image)]
+
+
+def delete_unbegun(image_id: str, instance_uuid: str) -> bool:
+    """Delete an image that has no data, if it is a snapshot of that instance.
+
+    See :func:`delete_unfinished`.
+    """
+    return _delete(image_id, instance_uuid, _has_no_data)
+
+
 def delete_unfinished(record: journal.Record) -> bool:
     """Delete an abandoned image with the credentials of [service_user].
 
@@ -348,31 +366,37 @@ def delete_unfinished(record: journal.Record) -> bool:
     :returns: whether it was deleted
     :raises nova.exception.NovaException: it cannot be seen or deleted
     """
-    entry = record.entry
+    def unfinished(found: dict[str, Any]) -> bool:
+        # One that refers to a copy in Glance's store was never sent.
+        unverified = (found['status'] == 'active' and not record.entry.clone
+                      and not verify.arrived(found, record.whole))
+        return unverified or _has_no_data(found)
+
+    return _delete(record.entry.image, record.entry.instance, unfinished)
+
+
+def _has_no_data(found: dict[str, Any]) -> bool:
+    return found['status'] in ('queued', 'saving')
+
+
+def _delete(image_id: str, instance_uuid: str,
+            wanted: Callable[[dict[str, Any]], bool]) -> bool:
     try:
         context = _service_context()
         api = glance.API()
-        found = api.get(context, entry.image)
-        if (found['properties'].get('instance_uuid') != entry.instance or
-                not _is_unfinished(found, record)):
+        found = api.get(context, image_id)
+        if (found['properties'].get('instance_uuid') != instance_uuid or
+                not wanted(found)):
             return False
-        api.delete(context, entry.image)
+        api.delete(context, image_id)
     except nova_exception.ImageNotFound:
         return False
     except (ksa_exc.ClientException, glance_exc.ClientException,
             nova_exception.NovaException) as ex:
         raise exception.UploadFailed(
             reason='unfinished image %s is left, delete it by hand: %s' %
-                   (entry.image, ex)) from ex
+                   (image_id, ex)) from ex
     return True
-
-
-def _is_unfinished(found: dict[str, Any], record: journal.Record) -> bool:
-    if found['status'] in ('queued', 'saving'):
-        return True
-    # One that refers to a copy in Glance's store was never sent.
-    return (found['status'] == 'active' and not record.entry.clone and
-            not verify.arrived(found, record.whole))
 
 
 def exists(image_id: str) -> bool:

@@ -35,6 +35,7 @@ import uuid
 from oslo_log import log as logging
 
 from nova_snapdriver import exception
+from nova_snapdriver import faultpoint
 
 LOG = logging.getLogger(__name__)
 
@@ -130,8 +131,10 @@ class Record:
                  exc: BaseException | None,
                  traceback: types.TracebackType | None) -> None:
         if not self._keep:
+            faultpoint.reach('journal.removing')
             for suffix in (_NEW, _PROGRESS, _SUSPENDED, _WHOLE, _SUFFIX):
                 self._beside(suffix).unlink(missing_ok=True)
+            faultpoint.reach('journal.removed')
         self.close()
 
     def close(self) -> None:
@@ -141,6 +144,11 @@ class Record:
     def keep(self) -> None:
         """Leave the entry for the next recovery: something is not done."""
         self._keep = True
+
+    @property
+    def kept(self) -> bool:
+        """Whether the entry stays for a recovery."""
+        return self._keep
 
     def progress(self, done: int, length: int) -> None:
         """Note how many of the image's bytes were sent. Never raises."""
@@ -228,6 +236,7 @@ class Journal:
             descriptor = self._write(path, entry)
         except OSError as ex:
             raise exception.JournalUnusable(reason=ex) from ex
+        faultpoint.reach('journal.written')
         return Record(path, descriptor, entry)
 
     def _write(self, path: pathlib.Path, entry: Entry) -> int:

@@ -148,7 +148,7 @@ class Recovery:
         guest = self._guest(entry) if entry.thaw else None
         if guest is None or guest.agent_refusal() is not None:
             return []
-        self._unless_dry(quiesce.thaw, guest, self._agent_timeout)
+        self._unless_dry(quiesce.thaw_alone, guest, self._agent_timeout)
         return ['thawed the guest']
 
     def _guest(self, entry: journal.Entry) -> snap_guest.Guest | None:
@@ -215,6 +215,6 @@ def _log(outcome: Outcome) -> None:
                     'done': '; '.join(outcome.done) or 'nothing to undo'})
     for failure in outcome.failed:
         LOG.error('Snapshot %(image)s could not be cleaned up, it is tried '
-                  'again at the next start or by "nova-snapdriver recover": '
+                  'again later or by "nova-snapdriver recover": '
                   '%(failure)s', {'image': outcome.entry.image,
                                   'failure': failure})

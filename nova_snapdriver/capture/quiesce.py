@@ -24,6 +24,7 @@ from oslo_utils import timeutils
 
 from nova_snapdriver.capture import export
 from nova_snapdriver import exception
+from nova_snapdriver import faultpoint
 from nova_snapdriver import guest as snap_guest
 
 LOG = logging.getLogger(__name__)
@@ -66,7 +67,9 @@ def frozen(guest: snap_guest.Guest,
             try:
                 yield export.Consistency.FILESYSTEM
             finally:
-                thaw(guest, settings.agent_timeout)
+                faultpoint.reach('thaw.asked')
+                _thaw_after_capture(guest, settings)
+                faultpoint.reach('thaw.done')
             return
     if settings.require_quiesce:
         raise exception.QuiesceFailed(reason=refusal)
@@ -84,8 +87,10 @@ def _freeze(guest: snap_guest.Guest, settings: Settings) -> str | None:
     if refusal is not None:
         return refusal
     try:
+        faultpoint.reach('freeze.asked')
         guest.set_agent_timeout(settings.agent_timeout)
         if guest.freeze():
+            faultpoint.reach('freeze.done')
             return None
         refusal = 'its agent froze no file system'
     except snap_guest.AgentError as ex:
@@ -104,16 +109,30 @@ def _alone(
     return lockutils.lock('snapdriver-quiesce-%s' % guest.name)
 
 
+def _thaw_after_capture(guest: snap_guest.Guest, settings: Settings) -> None:
+    try:
+        thaw(guest, settings.agent_timeout)
+    except exception.ThawFailed:
+        # Frozen it is, and libvirt has not even passed the command on: an
+        # agent that hangs does not answer to what libvirt asks first.
+        _begin_to_thaw_late(guest, settings)
+        raise
+
+
 def _thaw_after_failure(guest: snap_guest.Guest, settings: Settings) -> None:
     try:
         thaw(guest, settings.agent_timeout)
     except exception.ThawFailed as ex:
         LOG.error('%s', ex, instance=guest.instance)
         # The freeze that was asked for cannot be recalled. It comes when the
-        # agent hangs no more, and nobody else would thaw the guest then. In
-        # eventlet mode the thread is a green one, as the scratch guard's.
-        threading.Thread(target=_thaw_late, args=(guest, settings),
-                         daemon=True).start()
+        # agent hangs no more, and nobody else would thaw the guest then.
+        _begin_to_thaw_late(guest, settings)
+
+
+def _begin_to_thaw_late(guest: snap_guest.Guest, settings: Settings) -> None:
+    # In eventlet mode the thread is a green one, as the scratch guard's.
+    threading.Thread(target=_thaw_late, args=(guest, settings),
+                     daemon=True).start()
 
 
 def _thaw_late(guest: snap_guest.Guest, settings: Settings) -> None:
@@ -156,6 +175,15 @@ def thaw(guest: snap_guest.Guest, agent_timeout: int) -> None:
             error = ex
         time.sleep(_THAW_PAUSE_SECONDS)
     raise exception.ThawFailed(domain=guest.name, reason=error)
+
+
+def thaw_alone(guest: snap_guest.Guest, agent_timeout: int) -> None:
+    """Thaw, but not in the middle of somebody else's capture.
+
+    :raises ThawFailed: it does not answer
+    """
+    with _alone(guest):
+        thaw(guest, agent_timeout)
 
 
 def _thaw_once(guest: snap_guest.Guest, agent_timeout: int) -> None:

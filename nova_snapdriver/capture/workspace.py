@@ -25,6 +25,7 @@ from oslo_log import log as logging
 from oslo_utils import fileutils
 
 from nova_snapdriver import exception
+from nova_snapdriver import faultpoint
 
 LOG = logging.getLogger(__name__)
 
@@ -123,9 +124,12 @@ def private(place: Workspace, qemu_uid: int | None) -> Iterator[None]:
             reason='cannot make %s: %s' % (place.path, ex)) from ex
     try:
         _give(place.path, qemu_uid)
+        faultpoint.reach('workspace.made')
         yield
     finally:
+        faultpoint.reach('workspace.removing')
         shutil.rmtree(place.path, onerror=_left_behind)
+        faultpoint.reach('workspace.removed')
 
 
 def _give(path: str, uid: int | None) -> None:

@@ -20,6 +20,7 @@ import types
 from typing import Self
 
 from nova_snapdriver import exception
+from nova_snapdriver import faultpoint
 from nova_snapdriver.stream import process
 
 Progress = Callable[[int, int], None]
@@ -79,7 +80,9 @@ class ImageBody:
         """
         if self._ready is None:
             self._ready = self._start()
-        return self._ready.length
+        length = self._ready.length
+        faultpoint.reach('stream.laid-out')
+        return length
 
     def __len__(self) -> int:
         return self.length

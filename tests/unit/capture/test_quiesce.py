@@ -112,15 +112,17 @@ def test_thaw_is_tried_again(guest):
     assert guest.thaw.call_count == 2
 
 
-def test_thaw_that_does_not_work_is_told(guest):
-    guest.thaw.side_effect = snap_guest.AgentError('hangs')
+def test_thaw_that_does_not_work_is_told_and_tried_later(guest):
+    thawed = hang_for_a_while(guest)
     with pytest.raises(exception.ThawFailed, match='domfsthaw instance-1'):
         with frozen(guest):
             pass
-    assert guest.mock_calls[-1] == mock.call.reset_agent_timeout()
+    guest.reset_agent_timeout.assert_called_with()
+    assert thawed.wait(10)
 
 
-def test_a_freeze_that_comes_late_is_thawed(guest):
+def hang_for_a_while(guest):
+    """Longer than a snapshot waits."""
     thawed = threading.Event()
     errors = [snap_guest.AgentError('hangs') for _ in range(5)]
 
@@ -129,8 +131,13 @@ def test_a_freeze_that_comes_late_is_thawed(guest):
             raise errors.pop()
         thawed.set()
 
-    fail_freeze(guest)
     guest.thaw.side_effect = thaw
+    return thawed
+
+
+def test_a_freeze_that_comes_late_is_thawed(guest):
+    fail_freeze(guest)
+    thawed = hang_for_a_while(guest)
     with frozen(guest) as consistency:
         assert consistency is export.Consistency.CRASH
     assert thawed.wait(10)
