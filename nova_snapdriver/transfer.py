@@ -64,6 +64,15 @@ class _Progress:
             self._log.restart()
             self._say(done, length)
 
+    def surveyed(self, done: int, whole: int) -> None:
+        if self._log.expired():
+            self._log.restart()
+            LOG.info('Image %(image)s: surveyed %(done)d of %(all)d MiB after '
+                     '%(seconds)d s',
+                     {'image': self._image_id, 'done': done // units.Mi,
+                      'all': whole // units.Mi,
+                      'seconds': self._watch.elapsed()})
+
     def _say(self, done: int, length: int) -> None:
         LOG.info('Image %(image)s: %(done)d of %(all)d MiB uploaded '
                  '(%(percent)d%%) after %(seconds)d s',
@@ -90,9 +99,10 @@ def send(image: snap_image.Image, metadata: dict[str, Any],
     """
     progress = _Progress(image.id, record, settings.progress_interval)
     with (contextlib.closing(image),
-          image_body.ImageBody(request, progress) as body,
+          image_body.ImageBody(request, progress,
+                               progress.surveyed) as body,
           watch.ending(image.cancel, body.cancel)):
-        # While the stream process maps the disk.
+        # While the stream process maps the disk, or even surveys it.
         image.describe(metadata)
         image.upload(body)
         sent = verify.Sent(request, body.length, body.digest)

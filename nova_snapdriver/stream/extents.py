@@ -84,6 +84,13 @@ class ClusterMap:
         if high:
             self._bits[tail] |= high
 
+    def clear(self, cluster: int) -> None:
+        """Say that a cluster reads as zeros after all.
+
+        Also while ``runs()`` is iterated, for a cluster it has been past.
+        """
+        self._bits[cluster // 8] &= ~(1 << cluster % 8)
+
     def count(self) -> int:
         """The number of clusters that hold data."""
         return sum(

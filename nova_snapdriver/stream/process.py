@@ -12,6 +12,7 @@
 
 """The stream process, as nova-compute sees it."""
 
+from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import dataclasses
@@ -41,6 +42,38 @@ _PIPE_SIZE = units.Mi
 _STATUS_BYTES = 64 * units.Ki
 
 
+# Gets bytes of the disk: those which were surveyed, and all that will be.
+Surveyed = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Packing:
+    """How to make a qcow2 image smaller; for others it means nothing.
+
+    :param codec: ``zlib`` or ``zstd``; none to leave the clusters as they are
+    :param threads: that compress; 0 for one on each CPU
+    :param directory: for a file of what was compressed before it is sent
+    :param limit: bytes of what is kept like this, 0 to compress it twice
+    :param detect_zeroes: look for zeros in a disk that is said to be all data
+    """
+
+    codec: str | None = None
+    threads: int = 0
+    directory: str | None = None
+    limit: int = 0
+    detect_zeroes: bool = False
+
+    def arguments(self) -> list[str]:
+        found = ['--detect-zeroes'] if self.detect_zeroes else []
+        if self.codec is not None:
+            found += ['--compression', self.codec,
+                      '--threads', str(self.threads),
+                      '--keep-limit', str(self.limit)]
+        if self.codec is not None and self.directory is not None:
+            found += ['--keep-directory', self.directory]
+        return found
+
+
 @dataclasses.dataclass(frozen=True)
 class Request:
     """What to stream: an export, as an image of a format, hashed."""
@@ -48,6 +81,7 @@ class Request:
     source: export.Export
     image_format: str
     algorithm: str
+    packing: Packing = Packing()
 
     def command(self) -> list[str]:
         # -P: a module in the current directory must not shadow a real one.
@@ -55,7 +89,8 @@ class Request:
                 '--socket', self.source.socket,
                 '--export', self.source.name,
                 '--format', self.image_format,
-                '--hash', self.algorithm]
+                '--hash', self.algorithm,
+                *self.packing.arguments()]
 
 
 # The child finds this package where it was found here, be it installed or not.
@@ -76,10 +111,14 @@ class StreamProcess:
     The pipes are plain file descriptors, read where the caller runs: in
     eventlet mode that has to be a native thread.
 
+    :param surveyed: called now and then while :attr:`length` is waited for,
+        if the disk is read before it is laid out
     :raises StreamFailed: it could not be started
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request,
+                 surveyed: Surveyed | None = None) -> None:
+        self._surveyed = surveyed
         with contextlib.ExitStack() as stack:
             self._data, data = self._pipe(stack)
             self._status, status = self._pipe(stack)
@@ -154,6 +193,8 @@ class StreamProcess:
     def length(self) -> int:
         """The length of the image in bytes, once the disk is mapped.
 
+        With compression that takes a pass over all of its data.
+
         :raises StreamFailed: the image could not be laid out
         """
         layout = self._event('layout')
@@ -172,9 +213,16 @@ class StreamProcess:
                 continue
             if name == expected:
                 return dict(event)
+            if name == 'survey':
+                self._note(event)
+                continue
             noise.append(event.get('message', line))
         raise exception.StreamFailed(
             reason=' '.join(noise[-5:]) or 'the stream process died')
+
+    def _note(self, event: dict[str, int]) -> None:
+        if self._surveyed is not None:
+            self._surveyed(event['done'], event['all'])
 
     def _line(self) -> str | None:
         """The next line of standard error; none at its end."""
