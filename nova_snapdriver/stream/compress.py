@@ -129,8 +129,13 @@ class _Free:
     """The buffers, as a reader gets them: by way of what gives on."""
 
     def __init__(self, compressor: Compressor) -> None:
-        self.get = compressor.buffer
-        self.put = compressor.add
+        self._compressor = compressor
+
+    def get(self, block: bool) -> memoryview:
+        return self._compressor.buffer(block)
+
+    def put(self, buffer: memoryview) -> None:
+        self._compressor.add(buffer)
 
 
 def _packed(cluster: memoryview,
