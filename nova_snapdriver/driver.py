@@ -351,10 +351,10 @@ class SnapDriver(driver.LibvirtDriver):
 
     def _send(self, task: _Task, source: export.Export, record: journal.Record,
               metadata: dict[str, Any]) -> None:
-        request = process.Request(source, task.image_format,
-                                  CONF.snapdriver.hash_algorithm,
-                                  packing.choose(CONF, task.image_format,
-                                                 task.place, task.instance))
+        request = process.Request(
+            source, task.image_format,
+            CONF.snapdriver.hash_algorithm if CONF.snapdriver.verify else None,
+            packing.choose(CONF, task.image_format, task.place, task.instance))
         settings = transfer.Settings(CONF.snapdriver.verify,
                                      CONF.snapdriver.progress_interval)
         watch = timeutils.StopWatch().start()

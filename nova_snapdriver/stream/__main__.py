@@ -109,7 +109,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--format', choices=sorted(LAYOUTS), required=True,
                         help='format of the image')
     parser.add_argument('--hash', default='sha512', dest='algorithm',
-                        help='hash of the image, a name that hashlib knows')
+                        help='hash of the image, as hashlib names it, or '
+                             'none')
     parser.add_argument('--compression', choices=sorted(codec.COMPRESSORS),
                         help='of the clusters of a qcow2 image')
     parser.add_argument('--threads', type=int, default=0,
@@ -168,7 +169,9 @@ def _image(arguments: argparse.Namespace, export: nbd.Client,
 
 
 def _stream(arguments: argparse.Namespace) -> None:
-    writer = pipeline.Writer(sys.stdout.fileno(), arguments.algorithm)
+    writer = pipeline.Writer(
+        sys.stdout.fileno(),
+        None if arguments.algorithm == 'none' else arguments.algorithm)
     with contextlib.ExitStack() as stack:
         export = stack.enter_context(
             nbd.Client(arguments.socket, arguments.export))

@@ -100,16 +100,26 @@ class PipeClosed(Exception):
     """Nobody reads the image any more."""
 
 
+class _NoHash:
+    """Instead of a hash where nobody compares it: that is most of the CPU."""
+
+    def update(self, content: memoryview) -> None:
+        pass
+
+    def hexdigest(self) -> str:
+        return ''
+
+
 class Writer:
     """Hashes blocks and writes them to a pipe, in a thread of its own.
 
     :param pipe: file descriptor, blocking
-    :param algorithm: name of a hash of hashlib
+    :param algorithm: name of a hash of hashlib; none for no hash
     """
 
-    def __init__(self, pipe: int, algorithm: str) -> None:
+    def __init__(self, pipe: int, algorithm: str | None) -> None:
         self._pipe = pipe
-        self._hash = hashlib.new(algorithm)
+        self._hash = hashlib.new(algorithm) if algorithm else _NoHash()
         self._blocks: queue.SimpleQueue[Block | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.free: Buffers = queue.SimpleQueue[memoryview]()

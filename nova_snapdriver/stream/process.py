@@ -76,11 +76,14 @@ class Packing:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What to stream: an export, as an image of a format, hashed."""
+    """What to stream: an export, as an image of a format.
+
+    :param algorithm: of the hash of the image; none for no hash
+    """
 
     source: export.Export
     image_format: str
-    algorithm: str
+    algorithm: str | None
     packing: Packing = Packing()
 
     def command(self) -> list[str]:
@@ -89,7 +92,7 @@ class Request:
                 '--socket', self.source.socket,
                 '--export', self.source.name,
                 '--format', self.image_format,
-                '--hash', self.algorithm,
+                '--hash', self.algorithm or 'none',
                 *self.packing.arguments()]
 
 
@@ -102,6 +105,9 @@ def _environment() -> dict[str, str]:
     inherited = os.environ.get('PYTHONPATH')
     environment['PYTHONPATH'] = os.pathsep.join(
         [_PACKAGES] + ([inherited] if inherited else []))
+    # By default a thread has 64 MiB of address space for itself, too much for
+    # the limit that the process sets itself.
+    environment['MALLOC_ARENA_MAX'] = '2'
     return environment
 
 
@@ -187,7 +193,7 @@ class StreamProcess:
             raise exception.StreamFailed(
                 reason='the stream process ended with status %d after %d of '
                        '%d bytes' % (code, received, length))
-        self.digest = result['digest']
+        self.digest = result['digest'] or None
 
     @functools.cached_property
     def length(self) -> int:

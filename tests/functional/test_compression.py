@@ -37,16 +37,15 @@ CLUSTER = 64 * KIB
 MAX_RESIDENT = 128 * MIB
 
 CODECS = ('zlib', 'zstd')
+HALF = bytes(range(16)) * 16        # four bits of eight
 TEXT = b''.join(b'line %d of a file\n' % number for number in range(9000))
 
 
 def content(kind, length, seed):
     """Bytes that shrink not at all, a bit, a lot, or to nothing."""
-    noise = random.Random(seed).randbytes(length)
-    if kind == 'noise':
-        return noise
-    if kind == 'half':
-        return noise.translate(bytes(range(16)) * 16)
+    if kind in ('noise', 'half'):
+        noise = random.Random(seed).randbytes(length)
+        return noise if kind == 'noise' else noise.translate(HALF)
     if kind == 'text':
         start = seed % 997
         return (TEXT * (length // len(TEXT) + 2))[start:start + length]
@@ -171,11 +170,11 @@ def test_memory_for_eight_tebibytes(tmp_path):
 
 
 def test_memory_while_much_is_compressed(tmp_path):
-    """2 GiB of numbers: more than the memory's part of what is kept."""
-    with nbd_servers.nbdkit('pattern', '2G') as source:
+    """Of numbers, more than memory's part of what is kept; many threads."""
+    with nbd_servers.nbdkit('pattern', '1G') as source:
         with open(os.devnull, 'wb') as nowhere:
             peak = images.peak_memory(source, nowhere, codec='zstd',
-                                      limit=20 * GIB, threads=4,
+                                      limit=20 * GIB, threads=16,
                                       directory=str(tmp_path))
     print('resident at most: %d KiB' % (peak // KIB))
     assert 0 < peak < MAX_RESIDENT
@@ -223,12 +222,12 @@ def test_reads_that_fail_in_the_survey_are_no_image():
 
 def test_a_disk_that_does_not_hold_still_is_no_image(tmp_path):
     disk = tmp_path / 'disk'
-    make_disk(disk, 64 * MIB, [(1024, 'half')])
+    make_disk(disk, 16 * MIB, [(256, 'half')])
     with nbd_servers.qemu_nbd(disk, 'raw') as source:
         with process.StreamProcess(
                 images.request(source, codec='zstd')) as running:
             assert running.length
-            make_disk(disk, 64 * MIB, [(1024, 'text')])
+            make_disk(disk, 16 * MIB, [(256, 'text')])
             with pytest.raises(exception.StreamFailed, match='surveyed'):
                 for _ in running.chunks():
                     pass
