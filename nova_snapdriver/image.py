@@ -33,7 +33,9 @@ from nova_snapdriver.capture import direct
 from nova_snapdriver import compat
 from nova_snapdriver import connections
 from nova_snapdriver import exception
+from nova_snapdriver import journal
 from nova_snapdriver.stream import body as image_body
+from nova_snapdriver import verify
 
 LOG = logging.getLogger(__name__)
 
@@ -337,31 +339,41 @@ def _changes(metadata: dict[str, Any],
             if value and found.get(name) != str(value)]
 
 
-def delete_unfinished(image_id: str, instance_uuid: str) -> bool:
+def delete_unfinished(record: journal.Record) -> bool:
     """Delete an abandoned image with the credentials of [service_user].
 
-    Only if it is a snapshot of that instance and has no data yet: whatever is
-    active stays, and so does what is somebody else's.
+    Only if it is a snapshot of that instance, and has no data yet or has not
+    got what was sent: nobody has verified it. What arrived whole stays, and so
+    does what is somebody else's.
 
     :returns: whether it was deleted
     :raises nova.exception.NovaException: it cannot be seen or deleted
     """
+    entry = record.entry
     try:
         context = _service_context()
         api = glance.API()
-        found = api.get(context, image_id)
-        if (found['status'] not in ('queued', 'saving') or
-                found['properties'].get('instance_uuid') != instance_uuid):
+        found = api.get(context, entry.image)
+        if (found['properties'].get('instance_uuid') != entry.instance or
+                not _is_unfinished(found, record)):
             return False
-        api.delete(context, image_id)
+        api.delete(context, entry.image)
     except nova_exception.ImageNotFound:
         return False
     except (ksa_exc.ClientException, glance_exc.ClientException,
             nova_exception.NovaException) as ex:
         raise exception.UploadFailed(
             reason='unfinished image %s is left, delete it by hand: %s' %
-                   (image_id, ex)) from ex
+                   (entry.image, ex)) from ex
     return True
+
+
+def _is_unfinished(found: dict[str, Any], record: journal.Record) -> bool:
+    if found['status'] in ('queued', 'saving'):
+        return True
+    # One that refers to a copy in Glance's store was never sent.
+    return (found['status'] == 'active' and not record.entry.clone and
+            not verify.arrived(found, record.whole))
 
 
 def exists(image_id: str) -> bool:

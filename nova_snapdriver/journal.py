@@ -27,6 +27,7 @@ import fcntl
 import json
 import os
 import pathlib
+import time
 import types
 from typing import Self
 import uuid
@@ -40,8 +41,12 @@ LOG = logging.getLogger(__name__)
 _SUFFIX = '.json'
 _PROGRESS = '.progress'
 _SUSPENDED = '.suspended'
+_WHOLE = '.whole'
 _NEW = '.new'
 _VERSION = 1
+
+# To write an entry takes milliseconds.
+_WRITE_SECONDS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +91,20 @@ class Entry:
         return datetime.datetime.now(datetime.UTC) - begun
 
 
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """All of an image, as it was sent.
+
+    :param length: bytes
+    :param algorithm: of the hash, as hashlib names it; none without one
+    :param digest: in hex; none without one
+    """
+
+    length: int
+    algorithm: str | None
+    digest: str | None
+
+
 def now() -> str:
     """The present, as entries have it."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
@@ -111,9 +130,8 @@ class Record:
                  exc: BaseException | None,
                  traceback: types.TracebackType | None) -> None:
         if not self._keep:
-            for path in (self._beside(_PROGRESS), self._beside(_SUSPENDED),
-                         self._path):
-                path.unlink(missing_ok=True)
+            for suffix in (_NEW, _PROGRESS, _SUSPENDED, _WHOLE, _SUFFIX):
+                self._beside(suffix).unlink(missing_ok=True)
         self.close()
 
     def close(self) -> None:
@@ -127,9 +145,7 @@ class Record:
     def progress(self, done: int, length: int) -> None:
         """Note how many of the image's bytes were sent. Never raises."""
         with contextlib.suppress(OSError):
-            new = self._beside(_NEW)
-            new.write_text(json.dumps([done, length]))
-            new.replace(self._beside(_PROGRESS))
+            self._replace(_PROGRESS, json.dumps([done, length]))
 
     def sent(self) -> tuple[int, int] | None:
         """The bytes sent and the length of the image; none if not known."""
@@ -137,6 +153,26 @@ class Record:
             done, length = json.loads(self._beside(_PROGRESS).read_text())
             return int(done), int(length)
         except (OSError, ValueError, TypeError, OverflowError):
+            return None
+
+    def note_whole(self, whole: Whole) -> None:
+        """Note, durably, what Glance has to hold once it has all of it.
+
+        :raises JournalUnusable: it cannot be written
+        """
+        try:
+            self._replace(_WHOLE, json.dumps(dataclasses.asdict(whole)),
+                          durable=True)
+            _sync(self._path.parent)
+        except OSError as ex:
+            raise exception.JournalUnusable(reason=ex) from ex
+
+    @property
+    def whole(self) -> Whole | None:
+        """What was sent; none if that was not all, or is not known."""
+        try:
+            return Whole(**json.loads(self._beside(_WHOLE).read_text()))
+        except (OSError, ValueError, TypeError, RecursionError):
             return None
 
     def note_suspended(self, suspended: bool) -> None:
@@ -158,6 +194,15 @@ class Record:
     def suspended(self) -> bool:
         """Whether the guest may be down for this snapshot."""
         return self._beside(_SUSPENDED).exists()
+
+    def _replace(self, suffix: str, text: str, durable: bool = False) -> None:
+        new = self._beside(_NEW)
+        with new.open('w') as file:
+            file.write(text)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        new.replace(self._beside(suffix))
 
     def _beside(self, suffix: str) -> pathlib.Path:
         return self._path.with_suffix(suffix)
@@ -212,11 +257,22 @@ class Journal:
 
     def abandoned(self) -> Iterator[Record]:
         """Snapshots that nobody takes any more, each locked for us."""
+        self._sweep()
         for record, locked in self._records():
             if locked:
                 yield record
             else:
                 record.close()
+
+    def _sweep(self) -> None:
+        """Remove what never became an entry: its writer died."""
+        for path in self._directory.glob('*' + _NEW):
+            if path.with_suffix(_SUFFIX).exists():
+                continue                # of an entry, and goes with it
+            with contextlib.suppress(FileNotFoundError):
+                age = time.time() - path.stat().st_mtime
+                if age > _WRITE_SECONDS:
+                    path.unlink()
 
     def _records(self) -> Iterator[tuple[Record, bool]]:
         for path in sorted(self._directory.glob('*' + _SUFFIX)):

@@ -98,8 +98,12 @@ def send(image: snap_image.Image, metadata: dict[str, Any],
     :raises VerifyFailed: Glance does not hold what was sent
     """
     progress = _Progress(image.id, record, settings.progress_interval)
+
+    def note(length: int, digest: str | None) -> None:
+        record.note_whole(journal.Whole(length, request.algorithm, digest))
+
     with (contextlib.closing(image),
-          image_body.ImageBody(request, progress,
+          image_body.ImageBody(request, progress, note,
                                progress.surveyed) as body,
           watch.ending(image.cancel, body.cancel)):
         # While the stream process maps the disk, or even surveys it.

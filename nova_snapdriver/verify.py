@@ -19,6 +19,7 @@ from typing import Any
 from oslo_log import log as logging
 
 from nova_snapdriver import exception
+from nova_snapdriver import journal
 from nova_snapdriver.stream import process
 
 LOG = logging.getLogger(__name__)
@@ -48,6 +49,18 @@ def verify(stored: dict[str, Any], sent: Sent, hashes: bool) -> None:
     _same('size', stored.get('size'), sent.length)
     if hashes:
         _verify_hash(stored, sent)
+
+
+def arrived(stored: dict[str, Any], whole: journal.Whole | None) -> bool:
+    """Whether an active image is what was sent, as far as can be told later.
+
+    :param stored: the image, as Nova's image API gives it
+    :param whole: what was sent; none if that was not all of it
+    """
+    if whole is None or stored.get('size') != whole.length:
+        return False
+    return (stored.get('os_hash_algo') != whole.algorithm or
+            stored.get('os_hash_value') == whole.digest)
 
 
 def _same(what: str, found: object, expected: object) -> None:

@@ -23,6 +23,7 @@ from nova_snapdriver import exception
 from nova_snapdriver.stream import process
 
 Progress = Callable[[int, int], None]
+Finished = Callable[[int, str | None], None]
 
 
 class ImageBody:
@@ -36,15 +37,19 @@ class ImageBody:
     :param request: what to stream
     :param progress: called with the bytes given and the length, once a chunk;
         what it raises ends the stream
+    :param finished: called with the length and the hash, if there is one, when
+        all was given, and its receiver may not know yet that this was all
     :param surveyed: called with the bytes of the disk read before it is laid
         out, and all of them, about once a second
     """
 
     def __init__(self, request: process.Request,
                  progress: Progress | None = None,
+                 finished: Finished | None = None,
                  surveyed: Progress | None = None) -> None:
         self._request = request
         self._progress = progress
+        self._finished = finished
         self._surveyed = surveyed
         self._ready: process.StreamProcess | None = None
         self._latest: process.StreamProcess | None = None
@@ -110,6 +115,8 @@ class ImageBody:
                 if self._progress is not None:
                     self._progress(given, self.length)
             self.digest = stream.digest
+            if self._finished is not None:
+                self._finished(self.length, self.digest)
         finally:
             stream.close()
 

@@ -31,7 +31,8 @@ XML = """
   <name>%(name)s</name>
   <uuid>%(uuid)s</uuid>
   <memory unit='MiB'>64</memory>
-  <os><type arch='x86_64' machine='q35'>hvm</type></os>
+  <os><type arch='x86_64' machine='q35'>hvm</type>%(firmware)s</os>
+  <features><acpi/></features>
   <devices>
     %(disks)s
     %(channel)s
@@ -57,6 +58,11 @@ RBD = """
   </source>
   <target dev='%(target)s' bus='virtio'/>
 </disk>
+"""
+
+UEFI = """
+<loader readonly='yes' type='pflash'>/usr/share/OVMF/OVMF_CODE_4M.fd</loader>
+<nvram template='/usr/share/OVMF/OVMF_VARS_4M.fd'>%s</nvram>
 """
 
 CHANNEL = """
@@ -105,13 +111,14 @@ class Domains:
         for domain in self._started:
             if domain.isActive():
                 domain.destroy()
-            domain.undefine()
+            domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE |
+                                 libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
 
     def forget(self):
         """Leave them: somebody else removes them."""
         self._started.clear()
 
-    def start(self, *disks, channel=''):
+    def start(self, *disks, channel='', firmware=''):
         """Start a domain with disks of (path, format).
 
         Or of ((name, the cluster), 'rbd').
@@ -119,6 +126,7 @@ class Domains:
         name = 'snapdriver-test-%s' % uuid.uuid4().hex[:8]
         xml = XML % {
             'name': name, 'uuid': uuid.uuid4(), 'channel': channel,
+            'firmware': firmware,
             'disks': ''.join(
                 _disk(path, disk_format, 'vd' + 'abcd'[number])
                 for number, (path, disk_format) in enumerate(disks))}

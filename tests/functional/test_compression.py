@@ -185,14 +185,12 @@ def test_progress_is_told_and_a_survey_can_be_ended():
     with nbd_servers.nbdkit('--filter=rate', 'pattern', '1G',
                             'rate=200M') as source:
         packed = images.request(source, codec='zstd')
-        with body.ImageBody(packed, None,
-                            lambda *known: told.append(known)) as image:
 
-            def surveyed(done, whole):
-                told.append((done, whole))
-                image.cancel()
+        def surveyed(done, whole):
+            told.append((done, whole))
+            image.cancel()
 
-            image._ready._surveyed = surveyed
+        with body.ImageBody(packed, surveyed=surveyed) as image:
             started = time.monotonic()
             with pytest.raises(exception.StreamFailed):
                 assert image.length
