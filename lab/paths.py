@@ -63,6 +63,11 @@ IMAGES = {'rbd': config.Images(('rbd', 'file')),
 VMDK: Options = (('libvirt', 'snapshot_image_format', 'vmdk'),)
 MIRROR: Options = (('snapdriver', 'live_method', 'mirror'),)
 SUSPEND: Options = (('snapdriver', 'live_method', 'cold'),)
+# Compressed images, the second by Nova's own option.
+QCOW2: Options = (('libvirt', 'snapshot_image_format', 'qcow2'),)
+ZSTD: Options = (('snapdriver', 'compression', 'zstd'),)
+ZLIB: Options = (('libvirt', 'snapshot_compression', 'true'),)
+COMPRESSED = re.compile(r'[1-9][0-9.]*% compressed clusters')
 # State: the action into it, the status there, the action back.
 STATES = {'running': ('', 'ACTIVE', ''),
           'paused': ('pause', 'PAUSED', 'unpause'),
@@ -147,7 +152,25 @@ def cases() -> list[Case]:
     found += [Case('direct', 'rbd', *pair) for pair in consistency.items()]
     found += [Case('cold' if state == 'stopped' else 'live', 'rbd-file',
                    state, word) for state, word in consistency.items()]
-    return found + unprivileged_cases()
+    return found + compressed_cases() + unprivileged_cases()
+
+
+def compressed_cases() -> list[Case]:
+    """Compressed images, by each path and from each kind of disk."""
+    raw = QCOW2 + ZLIB
+    return [
+        # First, as Ceph is up by then.
+        Case('live', 'rbd-file', 'running', 'filesystem', QCOW2 + ZSTD,
+             'zstd'),
+        Case('live', 'overlay', 'running', 'filesystem', ZSTD, 'zstd'),
+        Case('cold', 'overlay', 'stopped', 'offline', ZSTD, 'zstd'),
+        Case('mirror', 'overlay', 'running', 'filesystem', MIRROR + ZSTD,
+             'zstd'),
+        Case('cold', 'overlay', 'running', 'filesystem', SUSPEND + ZLIB,
+             'zlib'),
+        Case('live', 'raw', 'running', 'filesystem', raw, 'zlib'),
+        Case('live', 'block', 'running', 'filesystem', raw, 'zlib'),
+        Case('cold', 'block', 'stopped', 'offline', raw, 'zlib')]
 
 
 def unprivileged_cases() -> list[Case]:
@@ -403,6 +426,16 @@ class _Attempt:
                 ['qemu-img', 'check', '-f', 'qcow2', str(self._file)])
             if wrong:
                 self.row.problems.append(wrong)
+        if self.case.note in ('zlib', 'zstd'):
+            self._compressed()
+
+    def _compressed(self) -> None:
+        told = ''.join(
+            process.output('qemu-img', verb, '-f', 'qcow2', str(self._file))
+            for verb in ('info', 'check'))
+        if (f'compression type: {self.case.note}' not in told
+                or not COMPRESSED.search(told)):
+            self.row.problems.append(f'it is not compressed: {told}')
 
     def _compare_rounds(self, first: int, last: int) -> None:
         """Find the guest's rounds in the image: whole, and of that time."""

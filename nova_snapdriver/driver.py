@@ -28,7 +28,6 @@ from nova import objects
 from nova.virt.libvirt import driver
 from oslo_log import log as logging
 from oslo_utils import timeutils
-from oslo_utils import units
 
 from nova_snapdriver import cancel
 from nova_snapdriver.capture import cold
@@ -53,6 +52,7 @@ from nova_snapdriver import image as snap_image
 from nova_snapdriver import imagebackend
 from nova_snapdriver import journal
 from nova_snapdriver import later
+from nova_snapdriver import packing
 from nova_snapdriver import plan
 from nova_snapdriver import recovery
 from nova_snapdriver.stream import process
@@ -119,7 +119,7 @@ class SnapDriver(driver.LibvirtDriver):
         # What is missing makes snapshots go Nova's way. It is no reason for
         # nova-compute not to start.
         try:
-            self._capabilities.log()
+            self._capabilities.log(packing.codec(CONF))
             workspace.check(
                 workspace.locate(CONF.snapdriver.scratch_directory))
         except exception.DirectoryUnusable as ex:
@@ -331,8 +331,7 @@ class SnapDriver(driver.LibvirtDriver):
         assert task.disk is not None    # a plan for a way of ours has a disk
         return _CAPTURES[task.plan.path](subject.Subject(
             task.guest, task.disk, task.settings, task.place, record.keep,
-            scratch.Limits(CONF.snapdriver.scratch_reserve * units.Mi,
-                           CONF.snapdriver.scratch_limit * units.Mi),
+            scratch.limits(CONF),
             self._power(task, record) if task.plan.suspends else None,
             task.snapshot))
 
@@ -377,8 +376,10 @@ class SnapDriver(driver.LibvirtDriver):
 
     def _send(self, task: _Task, source: export.Export, record: journal.Record,
               metadata: dict[str, Any]) -> None:
-        request = process.Request(source, task.image_format,
-                                  CONF.snapdriver.hash_algorithm)
+        request = process.Request(
+            source, task.image_format,
+            CONF.snapdriver.hash_algorithm if CONF.snapdriver.verify else None,
+            packing.choose(CONF, task.image_format, task.place, task.instance))
         settings = transfer.Settings(CONF.snapdriver.verify,
                                      CONF.snapdriver.progress_interval)
         watch = timeutils.StopWatch().start()

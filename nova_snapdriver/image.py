@@ -138,6 +138,7 @@ class Image:
                    'x-openstack-image-size': str(len(body))}
 
         def attempt(server: str) -> None:
+            body.prepare()
             self._request(server, 'PUT', '/v2/images/%s/file' % self.id, body,
                           headers)
 

@@ -97,13 +97,13 @@ class Whole:
     """All of an image, as it was sent.
 
     :param length: bytes
-    :param algorithm: of the hash, as hashlib names it
-    :param digest: in hex
+    :param algorithm: of the hash, as hashlib names it; none without one
+    :param digest: in hex; none without one
     """
 
     length: int
-    algorithm: str
-    digest: str
+    algorithm: str | None
+    digest: str | None
 
 
 def now() -> str:

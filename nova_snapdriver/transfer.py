@@ -74,6 +74,15 @@ class _Progress:
             faultpoint.reach('upload.middle')
         self._done = done
 
+    def surveyed(self, done: int, whole: int) -> None:
+        if self._log.expired():
+            self._log.restart()
+            LOG.info('Image %(image)s: surveyed %(done)d of %(all)d MiB after '
+                     '%(seconds)d s',
+                     {'image': self._image_id, 'done': done // units.Mi,
+                      'all': whole // units.Mi,
+                      'seconds': self._watch.elapsed()})
+
     def _say(self, done: int, length: int) -> None:
         LOG.info('Image %(image)s: %(done)d of %(all)d MiB uploaded '
                  '(%(percent)d%%) after %(seconds)d s',
@@ -100,13 +109,14 @@ def send(image: snap_image.Image, metadata: dict[str, Any],
     """
     progress = _Progress(image.id, record, settings.progress_interval)
 
-    def note(length: int, digest: str) -> None:
+    def note(length: int, digest: str | None) -> None:
         record.note_whole(journal.Whole(length, request.algorithm, digest))
 
     with (contextlib.closing(image),
-          image_body.ImageBody(request, progress, note) as body,
+          image_body.ImageBody(request, progress, note,
+                               progress.surveyed) as body,
           watch.ending(image.cancel, body.cancel)):
-        # While the stream process maps the disk.
+        # While the stream process maps the disk, or even surveys it.
         image.describe(metadata)
         faultpoint.reach('image.described')
         image.upload(body)
