@@ -142,6 +142,22 @@ agent: they are not asked.
 
 Related image properties: ``hw_qemu_guest_agent``, ``os_require_quiesce``.
 """),
+    cfg.IntOpt(
+        'freeze_timeout',
+        default=10, min=1, max=600,
+        help="""
+Longest time in seconds that the file systems of a guest stay frozen while its
+disk is captured.
+
+A capture takes about a tenth of a second. When libvirt or QEMU takes longer
+than this (a host that is overloaded, storage that hangs), the guest is thawed
+and the snapshot fails. Raise it where storage is slow and guests can wait: the
+snapshot service of Windows gives up after 10 seconds anyway.
+
+Related options:
+
+* ``[snapdriver] agent_timeout``
+"""),
     cfg.BoolOpt(
         'verify',
         default=True,

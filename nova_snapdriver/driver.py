@@ -457,7 +457,8 @@ def _capture_settings(instance: Any) -> quiesce.Settings:
     return quiesce.Settings(
         agent_timeout=CONF.snapdriver.agent_timeout,
         has_agent=properties.get('hw_qemu_guest_agent', False),
-        require_quiesce=properties.get('os_require_quiesce', False))
+        require_quiesce=properties.get('os_require_quiesce', False),
+        freeze_timeout=CONF.snapdriver.freeze_timeout)
 
 
 def _otherwise(task: _Task) -> _Task:

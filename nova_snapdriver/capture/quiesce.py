@@ -17,6 +17,8 @@ import contextlib
 import dataclasses
 import threading
 import time
+import types
+from typing import Self
 
 from oslo_concurrency import lockutils
 from oslo_log import log as logging
@@ -45,11 +47,13 @@ class Settings:
     :param agent_timeout: [snapdriver] agent_timeout, seconds
     :param has_agent: image property hw_qemu_guest_agent
     :param require_quiesce: image property os_require_quiesce
+    :param freeze_timeout: [snapdriver] freeze_timeout, seconds; 0 for none
     """
 
     agent_timeout: int
     has_agent: bool
     require_quiesce: bool
+    freeze_timeout: int = 0
 
 
 @contextlib.contextmanager
@@ -60,16 +64,20 @@ def frozen(guest: snap_guest.Guest,
     :returns: what can be said of the file systems in between
     :raises QuiesceFailed: it is required and does not work; nothing is frozen
     :raises ThawFailed: the guest was frozen and cannot be thawed
+    :raises CaptureFailed: it took too long, and the guest was thawed meanwhile
     """
     with _alone(guest):
         refusal = _freeze(guest, settings)
         if refusal is None:
+            watchdog = _Watchdog(guest, settings)
             try:
-                yield export.Consistency.FILESYSTEM
+                with watchdog:
+                    yield export.Consistency.FILESYSTEM
             finally:
                 faultpoint.reach('thaw.asked')
                 _thaw_after_capture(guest, settings)
                 faultpoint.reach('thaw.done')
+            watchdog.check()
             return
     if settings.require_quiesce:
         raise exception.QuiesceFailed(reason=refusal)
@@ -77,6 +85,53 @@ def frozen(guest: snap_guest.Guest,
         LOG.warning('The guest could not be quiesced, the snapshot is '
                     'crash-consistent: %s', refusal, instance=guest.instance)
     yield export.Consistency.CRASH
+
+
+class _Watchdog:
+    """Thaws a guest that stays frozen for too long, whatever is to blame.
+
+    Libvirt or QEMU may sit in the call that captures the disk: what the guest
+    writes waits for that, and its applications do not for ever.
+    """
+
+    def __init__(self, guest: snap_guest.Guest, settings: Settings) -> None:
+        self._guest = guest
+        self._settings = settings
+        self._barked = False
+        # In eventlet mode its thread is a green one, as the scratch guard's.
+        self._timer = threading.Timer(settings.freeze_timeout, self._thaw)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        if self._settings.freeze_timeout:
+            self._timer.start()
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None,
+                 exc: BaseException | None,
+                 traceback: types.TracebackType | None) -> None:
+        if self._settings.freeze_timeout:
+            self._timer.cancel()
+            self._timer.join()
+
+    def check(self) -> None:
+        """:raises CaptureFailed: it had to thaw the guest"""
+        if self._barked:
+            raise exception.CaptureFailed(
+                reason='it took longer than [snapdriver] freeze_timeout, %d '
+                       'seconds, and the guest was thawed meanwhile' %
+                       self._settings.freeze_timeout)
+
+    def _thaw(self) -> None:
+        self._barked = True
+        LOG.error('The guest has been frozen for %d seconds and is thawed: '
+                  'libvirt or QEMU takes too long to capture its disk',
+                  self._settings.freeze_timeout, instance=self._guest.instance)
+        try:
+            thaw(self._guest, self._settings.agent_timeout)
+        except exception.ThawFailed as ex:
+            # It is tried again when the capture has ended.
+            LOG.error('%s', ex, instance=self._guest.instance)
 
 
 def _freeze(guest: snap_guest.Guest, settings: Settings) -> str | None:

@@ -148,3 +148,33 @@ def test_guest_that_is_gone_needs_no_thaw(guest):
     with frozen(guest):
         pass
     guest.thaw.assert_called_once_with()
+
+
+def test_guest_that_stays_frozen_for_too_long_is_thawed(guest):
+    settings = quiesce.Settings(5, True, False, freeze_timeout=1)
+    thawed = threading.Event()
+    guest.thaw.side_effect = thawed.set
+    with pytest.raises(exception.CaptureFailed, match='freeze_timeout'):
+        with quiesce.frozen(guest, settings):
+            assert thawed.wait(30)
+    # Whoever it was that thawed it, it is asked again at the end.
+    assert guest.thaw.call_count == 2
+
+
+def test_an_error_of_the_capture_is_the_one_to_see(guest):
+    settings = quiesce.Settings(5, True, False, freeze_timeout=1)
+    thawed = threading.Event()
+    guest.thaw.side_effect = thawed.set
+    with pytest.raises(ZeroDivisionError):
+        with quiesce.frozen(guest, settings):
+            assert thawed.wait(30)
+            raise ZeroDivisionError
+
+
+def test_guest_that_is_thawed_in_time_is_left_alone(guest):
+    settings = quiesce.Settings(5, True, False, freeze_timeout=60)
+    with quiesce.frozen(guest, settings):
+        pass
+    guest.thaw.assert_called_once_with()
+    assert not any(isinstance(one, threading.Timer)
+                   for one in threading.enumerate())
