@@ -10,6 +10,8 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+from unittest import mock
+
 import pytest
 
 from nova_snapdriver import image
@@ -40,3 +42,14 @@ def test_just_what_differs_is_changed():
     ('x' * 1000, 'x' * 300)))
 def test_what_an_error_page_says(page, words):
     assert image._message(page) == words
+
+
+def test_what_is_unfinished_of_an_instance():
+    with mock.patch.object(image.glance, 'API', autospec=True) as api, \
+            mock.patch.object(image, '_service_context'):
+        api.return_value.get_all.return_value = [
+            {'id': status, 'status': status}
+            for status in ('queued', 'saving', 'active', 'importing')]
+        assert image.unfinished('server') == ['queued', 'saving']
+    assert api.return_value.get_all.call_args.kwargs['filters'] == {
+        'instance_uuid': 'server', 'image_type': 'snapshot'}
