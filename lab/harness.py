@@ -342,16 +342,9 @@ class Harness:
 
         :param again: it may have booted meanwhile
         """
-        domain = one.server.domain
         try:
-            found = [] if domain.state() == state else [
-                f'{one.server.name} is {domain.state()}']
-            if domain.has_backup_job() or domain.has_job():
-                found.append(f'{one.server.name} has a job')
-            if not domain.persistent():
-                found.append(f'{one.server.name} is transient')
-            if '<mirror' in domain.xml():
-                found.append(f'{one.server.name} has a block job')
+            found = [f'{one.server.name} {words}'
+                     for words in self._domain_problems(one, state)]
             if self.task_state(one) is not None:
                 found.append(f'{one.server.name} has a task state')
             if state != 'running' or found:
@@ -359,6 +352,21 @@ class Harness:
             return one.problems(again) + self._frozen(one)
         except settings.LabError as error:
             return [str(error)]
+
+    @staticmethod
+    def _domain_problems(one: Watched, state: str) -> list[str]:
+        domain = one.server.domain
+        found = [] if domain.persistent() else ['is transient']
+        if domain.state() != state:
+            return [*found, f'is {domain.state()}']
+        # One that does not run has none, and libvirt does not like to be
+        # asked.
+        if state == 'running' and (domain.has_backup_job() or
+                                   domain.has_job()):
+            found.append('has a job')
+        if '<mirror' in domain.xml():
+            found.append('has a block job')
+        return found
 
     @staticmethod
     def _frozen(one: Watched) -> list[str]:

@@ -83,3 +83,14 @@ def test_abandoned_image(api, changes, whole, clone, goes, tmp_path):
             record.note_whole(whole)
         assert image.delete_unfinished(record) == goes
     assert api.delete.called == goes
+
+
+def test_what_is_unfinished_of_an_instance():
+    with mock.patch.object(image.glance, 'API', autospec=True) as api, \
+            mock.patch.object(image, '_service_context'):
+        api.return_value.get_all.return_value = [
+            {'id': status, 'status': status}
+            for status in ('queued', 'saving', 'active', 'importing')]
+        assert image.unbegun('server') == ['queued', 'saving']
+    assert api.return_value.get_all.call_args.kwargs['filters'] == {
+        'instance_uuid': 'server', 'image_type': 'snapshot'}
