@@ -67,11 +67,15 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
                         help='format of the image')
     parser.add_argument('--hash', default='sha512', dest='algorithm',
                         help='hash of the image, a name that hashlib knows')
+    parser.add_argument('--stall-timeout', default=nbd.STALL_SECONDS,
+                        type=float, metavar='SECONDS',
+                        help='how long the server may take for an answer')
     return parser.parse_args(argv)
 
 
 def _stream(arguments: argparse.Namespace) -> None:
-    with nbd.Client(arguments.socket, arguments.export) as export:
+    with nbd.Client(arguments.socket, arguments.export,
+                    arguments.stall_timeout) as export:
         clusters = extents.ClusterMap(export.size)
         for offset, length in export.data_extents():
             clusters.mark(offset, length)
