@@ -96,8 +96,9 @@ class Attack:
 class Attacks:
     """Makes them, those with the same options next to each other."""
 
-    def __init__(self, lab: stack.Stack, seed: int) -> None:
-        self.lab, self.seed = lab, seed
+    def __init__(self, lab: stack.Stack, seed: int,
+                 target: pathlib.Path | None = None) -> None:
+        self.lab, self.seed, self._target = lab, seed, target
         self.chance = random.Random(seed)
         self.folder = lab.settings.root / 'attacks'
         settings.make_directory(self.folder)
@@ -139,9 +140,18 @@ class Attacks:
             self._forget(attack)
         row.ok = not row.problems
         self.rows.append(row)
+        self._save()
         print(line(row), flush=True)
         for problem in row.problems:
             print(f'    {problem}', flush=True)
+
+    def _save(self) -> None:
+        """Have the rows up to now in the file: a run takes a while."""
+        if self._target is None:
+            return
+        rows: list[dict[str, typing.Any]] = [
+            dataclasses.asdict(row) for row in self.rows]
+        self._target.write_text(json.dumps({'rows': rows}, indent=2) + '\n')
 
     def _forget(self, attack: Attack) -> None:
         if attack.way is None:
@@ -292,8 +302,7 @@ def children(way: Way) -> Attack:
 def injected(way: Way) -> Attack:
     """Names and properties that want to be a command, XML or a header."""
     def action(attacks: Attacks, row: Row) -> None:
-        row.problems += bystander.inject(
-            attacks.lab, attacks.folder, attacks.injected(way), way.state)
+        row.problems += bystander.inject(attacks.injected(way), way.state)
 
     return Attack(f'{way.name}: names full of injection', way, action)
 
@@ -358,13 +367,9 @@ def run(lab: stack.Stack, target: pathlib.Path | None,
     wanted = [attack for attack in attacks()
               if not only or any(word in attack.name for word in only)]
     chosen = int(time.time()) if seed is None else seed
-    print(f'seed {chosen}')
-    made = Attacks(lab, chosen)
+    print(f'seed {chosen}', flush=True)
+    made = Attacks(lab, chosen, target)
     made.run(wanted)
-    if target is not None:
-        rows: list[dict[str, typing.Any]] = [
-            dataclasses.asdict(row) for row in made.rows]
-        target.write_text(json.dumps({'rows': rows}, indent=2) + '\n')
     fine = [row for row in made.rows if row.ok]
     print(f'{len(fine)} of {len(wanted)} attacks held')
     return 0 if wanted and len(fine) == len(wanted) else 1

@@ -262,9 +262,13 @@ def _secrets(target: victim.Victim, text: str) -> list[str]:
 FORGED = 'FORGED: a line of its own in the log'
 
 
-def injection(mark: pathlib.Path) -> tuple[str, dict[str, str]]:
-    """A name, and properties; what is run somewhere makes the mark."""
-    command = f'touch {mark}'
+# What is run somewhere makes it. Short: a name has 255 characters.
+MARK = pathlib.Path('/var/tmp/snapdriver-executed')
+
+
+def injection() -> tuple[str, dict[str, str]]:
+    """A name, and properties."""
+    command = f'touch {MARK}'
     name = (f'{victim.NAME} $({command}) `{command}` ;{command}; |{command} '
             f'\'"]]></name><x a="&lt;%s%n{{}}ä漢 -f /etc/shadow')
     # Glance and Nova take these as they are; a name has to be printable.
@@ -276,14 +280,12 @@ def injection(mark: pathlib.Path) -> tuple[str, dict[str, str]]:
         'x_bytes': 'ä漢\u202e\x7f\x01'}
 
 
-def inject(lab: stack.Stack, folder: pathlib.Path,
-           target: victim.Victim, state: str) -> list[str]:
+def inject(target: victim.Victim, state: str) -> list[str]:
     """Take a snapshot of a server with such names, under such a name."""
-    mark = folder / 'executed'
-    mark.unlink(missing_ok=True)
-    name, metadata = injection(mark)
+    MARK.unlink(missing_ok=True)
+    name, metadata = injection()
     target.enter(state)
-    log = measure.Said(lab.settings.log('nova-compute'))
+    log = measure.Said(target.lab.settings.log('nova-compute'))
     before = target.content()
     outcome = target.snapshot(name, metadata)
     image = outcome.image or {}
@@ -291,7 +293,7 @@ def inject(lab: stack.Stack, folder: pathlib.Path,
              **{f'base_{key}': value for key, value in metadata.items()}}
     problems = [f'{key} is {image.get(key)!r}, not {value!r}'
                 for key, value in given.items() if image.get(key) != value]
-    checks = {'something was executed': mark.exists(),
+    checks = {'something was executed': MARK.exists(),
               'the log has a forged line':
                   log.matches(f'(?m)^{FORGED}'),
               'the image is not the disk': outcome.content != before}
@@ -302,7 +304,7 @@ def inject(lab: stack.Stack, folder: pathlib.Path,
 def injected_victim(lab: stack.Stack, folder: pathlib.Path,
                     disk: str) -> victim.Victim:
     """A server whose own name and image are full of it."""
-    name, metadata = injection(folder / 'executed')
+    name, metadata = injection()
     return victim.Victim(lab, folder, disk, {
         'name': name, **{f'base_{key}': value
                          for key, value in metadata.items()}}, name)
