@@ -21,6 +21,7 @@ import secrets
 import shutil
 import stat
 
+import nova.conf
 import nova.privsep.path
 from oslo_log import log as logging
 from oslo_utils import fileutils
@@ -28,6 +29,7 @@ from oslo_utils import fileutils
 from nova_snapdriver import exception
 
 LOG = logging.getLogger(__name__)
+CONF = nova.conf.CONF
 
 # sun_path of a unix socket's address has 108 bytes, the last one a zero.
 MAX_SOCKET_PATH = 107
@@ -101,6 +103,14 @@ def check(place: Workspace) -> None:
         raise exception.DirectoryUnusable(reason='%s is not writable' % parent)
 
 
+def _trusted() -> set[int]:
+    """Root, our own user, and whoever has the instances' disks anyway."""
+    users = {0, os.geteuid()}
+    with contextlib.suppress(FileNotFoundError):
+        users.add(os.stat(CONF.instances_path).st_uid)
+    return users
+
+
 def _require_trusted(parent: str) -> None:
     """See that nobody else can exchange what is made in a directory.
 
@@ -108,7 +118,7 @@ def _require_trusted(parent: str) -> None:
     be a file of the host's.
     """
     info = os.stat(parent)
-    if info.st_uid not in (0, os.geteuid()):
+    if info.st_uid not in _trusted():
         raise exception.DirectoryUnusable(
             reason='%s belongs to user %d, who is neither root nor the one '
                    'of nova-compute' % (parent, info.st_uid))

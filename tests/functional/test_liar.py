@@ -74,7 +74,7 @@ CHUNKS = strategies.lists(strategies.tuples(
     strategies.integers(0, 3)), min_size=1, max_size=3)
 
 
-@hypothesis.settings(max_examples=40, deadline=None)
+@hypothesis.settings(max_examples=25, deadline=None)
 @hypothesis.given(CHUNKS, strategies.booleans(), strategies.sampled_from(
     (0, 1, 511, 1 << 16, 1 << 40)))
 def test_noise_for_answers(tmp_path_factory, chunks, in_map, size):

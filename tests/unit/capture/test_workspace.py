@@ -118,7 +118,8 @@ def test_link_to_the_scratch_directory_is_followed_once(tmp_path):
 def test_directory_of_another_user_is_not_trusted(tmp_path):
     info = os.stat(tmp_path)
     theirs = os.stat_result((*info[:4], OTHER_USER, *info[5:10]))
-    with mock.patch('os.stat', return_value=theirs):
+    with mock.patch('os.stat', return_value=theirs), \
+            mock.patch.object(workspace, '_trusted', return_value={0}):
         with pytest.raises(exception.DirectoryUnusable,
                            match='belongs to user %d' % OTHER_USER):
             workspace._require_trusted(str(tmp_path))
