@@ -20,6 +20,7 @@ import subprocess
 import sys
 import typing
 
+from lab import attacks
 from lab import config
 from lab import demo
 from lab import faults
@@ -53,6 +54,14 @@ def _parser() -> argparse.ArgumentParser:
                        help='write the rows there, too')
     table.add_argument('--only', metavar='WORDS', action='append',
                        default=[], help='the rows with this in their names')
+    attack = commands.add_parser(
+        'attacks', help='what a hostile guest or user tries, for real')
+    attack.add_argument('--json', metavar='FILE', type=pathlib.Path,
+                        help='write the rows there, too')
+    attack.add_argument('--only', metavar='NAME', action='append',
+                        default=[], help='the rows with this in their names')
+    attack.add_argument('--seed', metavar='N', type=int,
+                        help='of all that is random')
     down = commands.add_parser(
         'stopped', help='how long a server is down for a cold snapshot')
     down.add_argument('--json', metavar='FILE', type=pathlib.Path,
@@ -125,6 +134,8 @@ _ON_LAB: dict[str, _Action[int]] = {
     'soak': lambda lab, arguments: soak.run(
         lab, _from_caller(arguments.json), arguments.minutes,
         arguments.seed),
+    'attacks': lambda lab, arguments: attacks.run(
+        lab, _from_caller(arguments.json), arguments.only, arguments.seed),
     'matrix': lambda lab, arguments: matrix.run(lab.settings),
     'test': lambda lab, arguments: _test(lab, arguments.pytest),
 }

@@ -253,7 +253,10 @@ class Paths:
             console = measure.Console(self._servers[disk].console)
             console.wait(measure.BEAT, BOOT_TIMEOUT)
             if disk == 'block':
-                self._use_device(self._servers[disk])
+                self._loops.append(use_device(
+                    self._servers[disk], self.folder / 'domain.xml'))
+                console = measure.Console(self._servers[disk].console)
+                console.wait(measure.RESTORED, BOOT_TIMEOUT)
         return self._servers[disk]
 
     def _base(self, disk: str) -> str:
@@ -266,27 +269,29 @@ class Paths:
         return self.lab.small_image(f'{NAME}-row-base-{disk}', 'raw',
                                     os_shutdown_timeout='1')
 
-    def _use_device(self, server: measure.Server) -> None:
-        """Start the server's domain again with its disk on a loop device.
 
-        Nova looks at a domain that stopped only seconds later.
-        """
-        loop = process.output('losetup', '-f', '--show',
-                              str(server.disk)).strip()
-        self._loops.append(loop)
-        xml = domain.virsh('dumpxml', '--inactive', server.domain.name)
-        file, device = f"file='{server.disk}'", f"dev='{loop}'"
-        changed = xml.replace(file, device).replace(
-            "<disk type='file' device='disk'>",
-            "<disk type='block' device='disk'>", 1)
-        if changed.count(device) != 1 or file in changed:
-            raise settings.LabError(f'{server.disk} is not in {xml}')
-        (self.folder / 'domain.xml').write_text(changed)
-        domain.virsh('destroy', server.domain.name)
-        domain.virsh('define', str(self.folder / 'domain.xml'))
-        domain.virsh('start', server.domain.name)
-        console = measure.Console(server.console)
-        console.wait(measure.RESTORED, BOOT_TIMEOUT)
+def use_device(server: measure.Server, definition: pathlib.Path) -> str:
+    """Start the server's domain again with its disk on a loop device.
+
+    Nova looks at a domain that stopped only seconds later.
+
+    :param definition: where its new definition is to be written
+    :returns: the device
+    """
+    loop = process.output('losetup', '-f', '--show',
+                          str(server.disk)).strip()
+    xml = domain.virsh('dumpxml', '--inactive', server.domain.name)
+    file, device = f"file='{server.disk}'", f"dev='{loop}'"
+    changed = xml.replace(file, device).replace(
+        "<disk type='file' device='disk'>",
+        "<disk type='block' device='disk'>", 1)
+    if changed.count(device) != 1 or file in changed:
+        raise settings.LabError(f'{server.disk} is not in {xml}')
+    definition.write_text(changed)
+    domain.virsh('destroy', server.domain.name)
+    domain.virsh('define', str(definition))
+    domain.virsh('start', server.domain.name)
+    return loop
 
 
 class _Attempt:

@@ -114,7 +114,7 @@ class Image:
         """
         def attempt(server: str) -> None:
             url = '/v2/images/%s' % self.id
-            found = self._request(server, 'GET', url).json()
+            found = _described(self._request(server, 'GET', url))
             changes = json.dumps(_changes(metadata, found))
             self._request(server, 'PATCH', url, changes,
                           {'Content-Type': _JSON_PATCH})
@@ -320,6 +320,23 @@ def _adapter(http: Any, session: Any) -> adapter.Adapter:
         session, auth=http.auth, service_type='image',
         endpoint_override=http.endpoint_override,
         global_request_id=http.global_request_id)
+
+
+def _described(response: Any) -> dict[str, Any]:
+    """An image as an answer describes it.
+
+    :raises UploadFailed: it does not
+    """
+    try:
+        found = response.json()
+    except (ValueError, RecursionError) as ex:
+        raise exception.UploadFailed(
+            reason='Glance describes the image in no JSON: %s' % ex) from ex
+    if not isinstance(found, dict):
+        raise exception.UploadFailed(
+            reason='Glance describes the image as a %s' %
+                   type(found).__name__)
+    return found
 
 
 def _changes(metadata: dict[str, Any],

@@ -160,7 +160,8 @@ class Record:
         try:
             done, length = json.loads(self._beside(_PROGRESS).read_text())
             return int(done), int(length)
-        except (OSError, ValueError, TypeError, OverflowError):
+        except (OSError, ValueError, TypeError, OverflowError,
+                RecursionError):
             return None
 
     def note_whole(self, whole: Whole) -> None:
@@ -286,9 +287,14 @@ class Journal:
     def _records(self) -> Iterator[tuple[Record, bool]]:
         for path in sorted(self._directory.glob('*' + _SUFFIX)):
             try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+                # Not to wait for a pipe that somebody put there.
+                descriptor = os.open(
+                    path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             except FileNotFoundError:
                 continue                # it came to its end meanwhile
+            except OSError as ex:
+                _log_nonsense(path, ex)     # and the others are still there
+                continue
             locked = _try_lock(descriptor)
             entry = _parse(path, descriptor)
             if entry is None or (locked and not path.exists()):
@@ -320,8 +326,12 @@ def _parse(path: pathlib.Path, descriptor: int) -> Entry | None:
         if values.pop('version') != _VERSION:
             raise ValueError('another version')
         return Entry(**values)
-    except (ValueError, TypeError, KeyError, AttributeError,
-            RecursionError) as ex:
-        LOG.error('The journal %(path)s makes no sense, look at it and remove '
-                  'it: %(error)s', {'path': path, 'error': ex})
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError,
+            OSError) as ex:
+        _log_nonsense(path, ex)
         return None
+
+
+def _log_nonsense(path: pathlib.Path, error: Exception) -> None:
+    LOG.error('The journal %(path)s makes no sense, look at it and remove it: '
+              '%(error)s', {'path': path, 'error': error})

@@ -124,6 +124,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--detect-zeroes', action='store_true',
                         help='read a disk that is all data once more, first, '
                              'and leave out its zeros; qcow2 alone')
+    parser.add_argument('--stall-timeout', default=nbd.STALL_SECONDS,
+                        type=float, metavar='SECONDS',
+                        help='how long the server may take for an answer')
     return parser.parse_args(argv)
 
 
@@ -174,7 +177,8 @@ def _stream(arguments: argparse.Namespace) -> None:
         None if arguments.algorithm == 'none' else arguments.algorithm)
     with contextlib.ExitStack() as stack:
         export = stack.enter_context(
-            nbd.Client(arguments.socket, arguments.export))
+            nbd.Client(arguments.socket, arguments.export,
+                       arguments.stall_timeout))
         keep = stack.enter_context(stream_keep.Keep(
             arguments.keep_directory, arguments.keep_limit))
         image = _image(arguments, export, keep, writer.check)
