@@ -170,6 +170,34 @@ def test_retry_sends_the_whole_image_again(fault, snap_driver, glance, guest,
     assert_clean(guest, area)
 
 
+@pytest.mark.parametrize('group, option, value, codec', (
+    ('snapdriver', 'compression', 'zstd', 'zstd'),
+    ('libvirt', 'snapshot_compression', True, 'zlib')))
+def test_compressed_images_are_retried_and_verified_too(
+        group, option, value, codec, snap_driver, glance, guest, area, conf):
+    """With a survey for each attempt, and for the hash that Glance has."""
+    conf(option, value, group)
+    glance.faults = [503]
+    glance.algorithm = 'sha256'
+    with mock.patch('time.sleep'):
+        Snapshot(snap_driver, guest).take()
+    assert all(data == glance.data for data in glance.uploads)
+    assert_image_is_disk(glance, area)
+    told = domains.run('qemu-img', 'info', '-f', 'qcow2', area / 'image')
+    assert 'compression type: %s' % codec in told
+    assert ' 0.00% compressed' not in domains.run(
+        'qemu-img', 'check', '-f', 'qcow2', area / 'image')
+    assert_clean(guest, area)
+
+
+def test_nothing_is_hashed_that_nobody_compares(snap_driver, glance, guest,
+                                                area, conf):
+    conf('verify', False, 'snapdriver')
+    Snapshot(snap_driver, guest).take()
+    assert_image_is_disk(glance, area)
+    assert_clean(guest, area)
+
+
 def test_retries_end(snap_driver, glance, guest, area):
     glance.faults = ['break', 'break']
     with mock.patch('time.sleep'), pytest.raises(exception.UploadFailed):
