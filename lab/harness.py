@@ -200,7 +200,7 @@ class Harness:
             options=(('glance', 'api_servers', url),
                      ('glance', 'num_retries', '1'),
                      ('snapdriver', 'agent_timeout', str(AGENT_TIMEOUT)),
-                     ('snapdriver', 'upload_stall_timeout', '10'), *options))
+                     ('snapdriver', 'upload_stall_timeout', '20'), *options))
         self.lab.compute(self._compute)
 
     def restart(self) -> None:
