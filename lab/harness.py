@@ -37,8 +37,9 @@ SERVERS = 3
 BOOT_TIMEOUT = 120.0
 # From the fault until the server has no task.
 END_TIMEOUT = 150.0
-# After that: until what was left behind is gone.
-CLEAN_TIMEOUT = 30.0
+# After that: until what was left behind is gone. What could not be undone at
+# once is tried again after 5, 15, 35 and 75 seconds.
+CLEAN_TIMEOUT = 80.0
 POINT_TIMEOUT = 60.0
 # What an upload of the small guest's disk has at least.
 UPLOAD_BYTES = 40 << 20
@@ -199,7 +200,7 @@ class Harness:
             options=(('glance', 'api_servers', url),
                      ('glance', 'num_retries', '1'),
                      ('snapdriver', 'agent_timeout', str(AGENT_TIMEOUT)),
-                     ('snapdriver', 'upload_stall_timeout', '10'), *options))
+                     ('snapdriver', 'upload_stall_timeout', '20'), *options))
         self.lab.compute(self._compute)
 
     def restart(self) -> None:

@@ -328,8 +328,14 @@ def _write(scene: cases.Scene) -> None:
     command = (f'dd if=/dev/urandom of=/mnt/fill bs=1M count={FILL_MIB} '
                'conv=notrunc; sync /mnt/fill')
     pid = agent('guest-exec', path='/bin/sh', arg=['-c', command])['pid']
-    cases.waiting_for('the guest to have written', lambda: agent(
-        'guest-exec-status', pid=pid)['exited'])
+
+    def written() -> bool:
+        try:
+            return bool(agent('guest-exec-status', pid=pid)['exited'])
+        except settings.LabError:
+            return False        # QEMU has stopped it, for a moment
+
+    cases.waiting_for('the guest to have written', written)
 
 
 def prepare_writes(scene: cases.Scene) -> None:

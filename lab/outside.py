@@ -124,10 +124,11 @@ class Outside:
 
     def _after(self, case: Case, scene: cases.Scene, row: harness.Row) -> None:
         bench, one, problems = self.bench, scene.one, row.problems
+        problems += bench.left()
+        # Now: that it is gone may come a little later.
         row.image = bench.image_status(scene.image_id)
         if case.ends != 'either' and row.image != case.ends:
             problems.append(f'the image is {row.image}, not {case.ends}')
-        problems += bench.left()
         problems += self._guest(case, one)
         if row.image == 'active':
             problems += bench.held_rounds(one, scene.image_id)
