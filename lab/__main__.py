@@ -20,6 +20,7 @@ import subprocess
 import sys
 import typing
 
+from lab.bench import runner as bench
 from lab import config
 from lab import demo
 from lab import matrix
@@ -55,6 +56,8 @@ def _parser() -> argparse.ArgumentParser:
         'stopped', help='how long a server is down for a cold snapshot')
     down.add_argument('--json', metavar='FILE', type=pathlib.Path,
                       help='write the figures there, too')
+    bench.add_arguments(commands.add_parser(
+        'bench', help='how quick each way is, and what it costs'))
     test = commands.add_parser('test', help='unit, functional, e2e tests')
     test.add_argument('pytest', nargs='*', help="pytest's, after --")
     commands.add_parser('matrix', help='tests on other releases of Nova')
@@ -113,6 +116,7 @@ _ON_LAB: dict[str, _Action[int]] = {
         lab, _from_caller(arguments.json), arguments.only),
     'stopped': lambda lab, arguments: stopped.run(
         lab, _from_caller(arguments.json)),
+    'bench': lambda lab, arguments: bench.run(lab, arguments, _from_caller),
     'matrix': lambda lab, arguments: matrix.run(lab.settings),
     'test': lambda lab, arguments: _test(lab, arguments.pytest),
 }
