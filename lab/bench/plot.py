@@ -15,11 +15,12 @@
 import collections.abc
 import dataclasses
 import itertools
-import math
-from xml.sax import saxutils
 
+from lab.bench import curves
 from lab.bench import figures
 from lab.bench import phases
+from lab.bench import scaling
+from lab.bench import shapes
 from lab.bench import table
 
 # In pixels.
@@ -35,10 +36,6 @@ TICKS_HEIGHT = 24
 COLORS = {'capture': '#d62728', 'copy': '#8c564b', 'survey': '#9467bd',
           'convert': '#ff7f0e', 'read': '#17becf', 'upload': '#1f77b4',
           'verify': '#2ca02c', 'other': '#999999'}
-STYLE = ('text { font: 13px sans-serif; fill: #222 }'
-         ' .small { font-size: 11px; fill: #666 }'
-         ' .title { font-weight: bold }'
-         ' .grid { stroke: #ddd }')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +45,11 @@ class Bar:
     title: str
     seconds: float
     phases: dict[str, float]
+
+    @property
+    def end(self) -> float:
+        """Where it ends: what is verified is after the image is active."""
+        return max(self.seconds, sum(self.phases.values()))
 
 
 def bars(rows: figures.Rows, disk: str) -> list[Bar]:
@@ -63,17 +65,8 @@ def bars(rows: figures.Rows, disk: str) -> list[Bar]:
     return found
 
 
-def ticks(longest: float, most: int = 8) -> list[float]:
-    """Round numbers from 0 to at least the longest, a few of them."""
-    rough = longest / most or 1.0
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10)
-                if power * factor >= rough)
-    return [round(number * step, 6)
-            for number in range(math.ceil(longest / step) + 1)]
-
-
-def svg(rows: figures.Rows) -> str:
+def svg(rows: figures.Rows,
+        grown: collections.abc.Sequence[scaling.Point] = ()) -> str:
     """The picture."""
     top = MARGIN
     body = _legend(top)
@@ -83,33 +76,23 @@ def svg(rows: figures.Rows) -> str:
         if found:
             body += _panel(disk, found, top)
             top += HEADING + len(found) * STEP + TICKS_HEIGHT + MARGIN
+    if grown:
+        body += curves.panels(grown, top)
+        top += curves.HEIGHT
     return '\n'.join([
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}"'
         f' height="{top}" viewBox="0 0 {WIDTH} {top}">',
-        f'<style>{STYLE}</style>',
+        f'<style>{shapes.STYLE}</style>',
         f'<rect width="{WIDTH}" height="{top}" fill="white"/>',
         *body, '</svg>']) + '\n'
-
-
-def _text(left: float, top: float, words: str, kind: str = '',
-          anchor: str = 'start') -> str:
-    return (f'<text x="{left:.1f}" y="{top:.1f}" class="{kind}"'
-            f' text-anchor="{anchor}">{saxutils.escape(words)}</text>')
-
-
-def _rectangle(left: float, top: float, width: float, color: str,
-               words: str = '') -> str:
-    return (f'<rect x="{left:.1f}" y="{top:.1f}" width="{width:.1f}"'
-            f' height="{BAR}" fill="{color}">'
-            f'<title>{saxutils.escape(words)}</title></rect>')
 
 
 def _legend(top: float) -> list[str]:
     found = []
     left: float = MARGIN
     for name in phases.NAMES:
-        found += [_rectangle(left, top, BAR, COLORS[name], name),
-                  _text(left + BAR + 6, top + BAR - 5, name)]
+        found += [shapes.rectangle(left, top, BAR, BAR, COLORS[name], name),
+                  shapes.text(left + BAR + 6, top + BAR - 5, name)]
         left += BAR + 6 + 9 * len(name) + MARGIN
     return found
 
@@ -117,30 +100,29 @@ def _legend(top: float) -> list[str]:
 def _panel(disk: str, found: collections.abc.Sequence[Bar],
            top: float) -> list[str]:
     """A disk's bars, on a scale of their own."""
-    marks = ticks(max(max(bar.seconds, sum(bar.phases.values()))
-                      for bar in found))
+    marks = shapes.ticks(max(bar.end for bar in found))
     scale = (WIDTH - LEFT - RIGHT) / marks[-1]
     bottom = top + HEADING + len(found) * STEP
-    lines = [_text(MARGIN, top + BAR, disk, 'title')]
+    lines = [shapes.text(MARGIN, top + BAR, disk, 'title')]
     for mark in marks:
         left = LEFT + mark * scale
-        lines += [f'<line class="grid" x1="{left:.1f}" x2="{left:.1f}"'
-                  f' y1="{top + HEADING - 6}" y2="{bottom}"/>',
-                  _text(left, bottom + 14, f'{mark:g} s', 'small', 'middle')]
+        lines += [shapes.line(left, top + HEADING - 6, left, bottom),
+                  shapes.text(left, bottom + 14, f'{mark:g} s', 'small',
+                              'middle')]
     for number, bar in enumerate(found):
         lines += _bar(bar, top + HEADING + number * STEP, scale)
     return lines
 
 
 def _bar(bar: Bar, top: float, scale: float) -> list[str]:
-    lines = [_text(LEFT - 10, top + BAR - 5, bar.title, anchor='end')]
+    lines = [shapes.text(LEFT - 10, top + BAR - 5, bar.title, anchor='end')]
     known = sorted(bar.phases.items(),
                    key=lambda item: phases.NAMES.index(item[0]))
     known = known or [('other', bar.seconds)]
     ends = itertools.accumulate(seconds for _, seconds in known)
     for (name, seconds), end in zip(known, ends):
-        lines.append(_rectangle(LEFT + (end - seconds) * scale, top,
-                                seconds * scale, COLORS[name],
-                                f'{name}: {seconds:.2f} s'))
-    end = LEFT + scale * max(bar.seconds, sum(bar.phases.values()))
-    return [*lines, _text(end + 6, top + BAR - 5, f'{bar.seconds:.1f}')]
+        lines.append(shapes.rectangle(
+            LEFT + (end - seconds) * scale, top, seconds * scale, BAR,
+            COLORS[name], f'{name}: {seconds:.2f} s'))
+    end = LEFT + scale * bar.end
+    return [*lines, shapes.text(end + 6, top + BAR - 5, f'{bar.seconds:.1f}')]

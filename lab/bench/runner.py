@@ -27,6 +27,7 @@ from lab.bench import contenders
 from lab.bench import disks
 from lab.bench import figures
 from lab.bench import plot
+from lab.bench import scaling
 from lab.bench import table
 from lab.bench import usage
 from lab import cloud
@@ -56,10 +57,13 @@ class Bench:
 
     def __init__(self, lab: stack.Stack,
                  chosen: collections.abc.Sequence[disks.Disk], runs: int,
-                 words: collections.abc.Sequence[str]) -> None:
+                 words: collections.abc.Sequence[str],
+                 grows_to: int = 0) -> None:
         """Have it ready to run.
 
         :param words: only what has one of them in its name; all for none
+        :param grows_to: the most data, in MiB, for how the time grows; 0 to
+            leave that out
         """
         self.lab = lab
         self.api = lab.cloud
@@ -67,9 +71,11 @@ class Bench:
         self.disks = chosen
         self.runs = runs
         self.words = words
+        self.grows_to = grows_to
         self.rows: list[figures.Row] = []
         self.machine: dict[str, object] = {}
         self._subject: contenders.Subject | None = None
+        self.scaling = scaling.Scaling(lab, self.folder, self._boot_copy)
 
     @property
     def subject(self) -> contenders.Subject:
@@ -87,7 +93,17 @@ class Bench:
         for disk in self.disks:
             if self.wanted(disk):
                 plan += self._disk_plan(disk)
-        return plan
+        return plan + self._scaling_plan() if self.grows_to else plan
+
+    def _scaling_plan(self) -> report.Plan:
+        step = report.Step
+        return [
+            step('servers at once',
+                 lambda: self.scaling.servers(self.grows_to)),
+            step('their servers, removed', self._clean),
+            step('more data', lambda: self.scaling.data(self.grows_to)),
+            step('its server, removed', self._clean),
+            step('more of nothing', self.scaling.virtual)]
 
     def _disk_plan(self, disk: disks.Disk) -> report.Plan:
         step = report.Step
@@ -143,16 +159,22 @@ class Bench:
         """A server whose disk is replaced by the one that is wanted."""
         template = disks.build(disk, self.lab.settings, self.folder,
                                self.lab.guest.small_disk)
-        self.lab.compute(
-            config.Compute(options=DISK_OPTIONS[disk.disk_format]))
-        server = self.server(disk.disk_format)
-        replace_disk(server, template)
+        server = self._boot_copy(1, disk, template)
         self._subject = contenders.Subject(
             self.lab, disk.name, disk.disk_format, server, template,
             self.folder)
 
-    def server(self, disk_format: str, number: int = 1) -> measure.Server:
-        """A small server that writes, on a disk in a file of its own."""
+    def _boot_copy(self, number: int, disk: disks.Disk,
+                   template: pathlib.Path) -> measure.Server:
+        """A server that writes, with a copy of a file for its disk."""
+        self.lab.compute(
+            config.Compute(options=DISK_OPTIONS[disk.disk_format]))
+        server = self._server(disk.disk_format, number)
+        replace_disk(server, template)
+        return server
+
+    def _server(self, disk_format: str, number: int) -> measure.Server:
+        """A small server, on a disk in a file of its own."""
         # Nova caches an image as the options said when it came first.
         image = self.lab.small_image(
             f'{stack.IMAGE}-bench-{disk_format}-{self.lab.guest.version()}')
@@ -199,6 +221,8 @@ class Bench:
     def found(self) -> dict[str, object]:
         return {'machine': self.machine, 'ratios': figures.ratios(self.rows),
                 'medians': figures.medians(self.rows),
+                'scaling': [dataclasses.asdict(point)
+                            for point in self.scaling.points],
                 'rows': [row.as_json() for row in self.rows]}
 
 
@@ -269,6 +293,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     size.add_argument('--quick', action='store_true',
                       help='one small disk, once: about a minute')
     size.add_argument('--full', action='store_true', help='more disks')
+    parser.add_argument('--mib', type=int, metavar='N',
+                        help='of data on each disk, instead of its own')
     parser.add_argument('--scaling', action='store_true',
                         help='servers at once, data, virtual size, too')
 
@@ -277,7 +303,9 @@ def _chosen(
         arguments: argparse.Namespace) -> collections.abc.Sequence[disks.Disk]:
     if arguments.quick:
         return disks.QUICK
-    return disks.FULL if arguments.full else disks.DEFAULT
+    chosen = disks.FULL if arguments.full else disks.DEFAULT
+    return [dataclasses.replace(disk, mib=arguments.mib or disk.mib)
+            for disk in chosen]
 
 
 def run(lab: stack.Stack, arguments: argparse.Namespace,
@@ -288,16 +316,19 @@ def run(lab: stack.Stack, arguments: argparse.Namespace,
     :param place: gives the path of a file that was named by the caller
     """
     runs = 1 if arguments.quick else arguments.runs
-    bench = Bench(lab, _chosen(arguments), runs, arguments.only)
+    grows_to = arguments.mib or max(scaling.DATA_MIB)
+    bench = Bench(lab, _chosen(arguments), runs, arguments.only,
+                  grows_to if arguments.scaling else 0)
     bench.run()
     found = bench.found()
-    print(table.text(bench.rows))
+    print(table.text(bench.rows, bench.scaling.points))
     for name, ratio in figures.ratios(bench.rows).items():
         print(f'{name:28}{"-" if ratio is None else ratio:>14}')
     for target, text in (
             (arguments.json, json.dumps(found, indent=2) + '\n'),
-            (arguments.plot, plot.svg(bench.rows)),
-            (arguments.rst, table.rst(bench.rows, bench.machine))):
+            (arguments.plot, plot.svg(bench.rows, bench.scaling.points)),
+            (arguments.rst, table.rst(
+                bench.rows, bench.machine, bench.scaling.points))):
         path = place(target)
         if path is not None:
             path.write_text(text)

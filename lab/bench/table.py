@@ -17,6 +17,7 @@ import dataclasses
 
 from lab.bench import contenders
 from lab.bench import figures
+from lab.bench import scaling
 from lab import guest
 
 RATIOS = {
@@ -32,6 +33,9 @@ RATIOS = {
     'guest_gap_p99_vs_idle':
         "99th percentile of the guest's write gaps ÷ idle",
 }
+AXES = {'servers': '{} servers at once', 'data': '{} MiB of data',
+        'virtual': '{} GiB, as good as empty'}
+GROWTH = ['', '', 'time, s', 'memory, MiB']
 MACHINE = (
     '{cpu}, {cores} cores, {memory_gib} GiB; {system}, Linux {kernel},'
     ' {file_system}; guests by {virt_type}; QEMU {qemu}, libvirt {libvirt},'
@@ -111,22 +115,38 @@ def cells(rows: figures.Rows, disk: str) -> list[list[str]]:
     return lines
 
 
-def text(rows: figures.Rows) -> str:
+def points(found: collections.abc.Sequence[scaling.Point]
+           ) -> list[list[str]]:
+    """A line for each snapshot of how the time grows."""
+    return [[AXES[one.axis].format(one.size), title(one.contender),
+             f'{one.seconds:.1f}',
+             f'{one.memory_peak_bytes / guest.MI:.0f}'
+             if one.memory_peak_bytes else '-'] for one in found]
+
+
+def _aligned(lines: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return ['  '.join(cell.ljust(width)
+                      for cell, width in zip(line, widths)).rstrip()
+            for line in lines]
+
+
+def text(rows: figures.Rows,
+         grown: collections.abc.Sequence[scaling.Point] = ()) -> str:
     """The tables for a terminal, and what has failed."""
     found: list[str] = []
     heading = ['', *(column.title for column in COLUMNS)]
     for disk in figures.disks(rows):
-        lines = [heading, *cells(rows, disk)]
-        widths = [max(map(len, column)) for column in zip(*lines)]
-        found += ['', disk]
-        found += ['  '.join(cell.ljust(width) for cell, width
-                            in zip(line, widths)).rstrip() for line in lines]
+        found += ['', disk, *_aligned([heading, *cells(rows, disk)])]
+    if grown:
+        found += ['', *_aligned([GROWTH, *points(grown)])]
     found += [f'{row.disk}: {row.contender}: {row.problem or row.missing}'
               for row in rows if row.problem or row.missing]
     return '\n'.join(found) + '\n'
 
 
-def rst(rows: figures.Rows, machine: dict[str, object]) -> str:
+def rst(rows: figures.Rows, machine: dict[str, object],
+        grown: collections.abc.Sequence[scaling.Point] = ()) -> str:
     """The same for the documentation, with the ratios."""
     found = [MACHINE.format(**machine), '']
     for disk in figures.disks(rows):
@@ -138,6 +158,9 @@ def rst(rows: figures.Rows, machine: dict[str, object]) -> str:
     ratios = [[RATIOS[name], '-' if value is None else f'{value:g}']
               for name, value in figures.ratios(rows).items()]
     found += _list_table('Ratios of the medians', [['', ''], *ratios])
+    if grown:
+        found += _list_table('How the time grows, one run each',
+                             [GROWTH, *points(grown)])
     return '\n'.join(found)
 
 

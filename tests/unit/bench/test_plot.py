@@ -17,6 +17,8 @@ import pytest
 from lab.bench import figures
 from lab.bench import phases
 from lab.bench import plot
+from lab.bench import scaling
+from lab.bench import shapes
 from lab.bench import table
 
 SVG = '{http://www.w3.org/2000/svg}'
@@ -60,7 +62,17 @@ def test_each_phase_has_a_color():
     (10.0, [0, 2, 4, 6, 8, 10]), (0.7, [0.1 * n for n in range(8)]),
     (71.0, [0, 10, 20, 30, 40, 50, 60, 70, 80]), (0.0, [0])])
 def test_ticks(longest, expected):
-    assert plot.ticks(longest) == pytest.approx(expected)
+    assert shapes.ticks(longest) == pytest.approx(expected)
+
+
+def test_curves():
+    points = [scaling.Point(axis, size, name, 2.0 * size, 1 << 20)
+              for axis in ('servers', 'data', 'virtual')
+              for name in scaling.DRIVERS for size in (1, 2, 5)]
+    root = ElementTree.fromstring(plot.svg(ROWS, points))
+    assert len(list(root.iter(f'{SVG}polyline'))) == 6
+    assert len(list(root.iter(f'{SVG}circle'))) == 18
+    assert '5 servers at once' in table.text(ROWS, points)
 
 
 def test_tables():
