@@ -194,8 +194,9 @@ def _observed(subject: Subject) -> measure.Observer:
 
 def _capture_alone(subject: Subject, row: figures.Row) -> figures.Row:
     """Debian's virtnbdbackup: a backup job, read into a directory."""
-    target = subject.folder / 'virtnbdbackup'
-    shutil.rmtree(target, ignore_errors=True)
+    target, place = subject.folder / 'virtnbdbackup', subject.folder / 'job'
+    # QEMU's user makes the socket there.
+    settings.make_directory(place, 0o1777)
     measure.settle(measure.disk_files(subject.server))
     try:
         with subject.monitor() as used, _observed(subject) as seen:
@@ -203,8 +204,7 @@ def _capture_alone(subject: Subject, row: figures.Row) -> figures.Row:
             took = usage.timed(
                 subject.log, 'virtnbdbackup', '-U', domain.VIRSH[-1],
                 '-d', subject.server.domain.name, '-l', 'copy', '-i', 'vda',
-                '-n', '-S', str(subject.lab.settings.snapshots),
-                '-f', str(subject.folder / 'virtnbdbackup.sock'),
+                '-n', '-S', str(place), '-f', str(place / 'nbd'),
                 '-o', str(target))
         staged = measure.allocated(target)
     finally:
@@ -257,9 +257,9 @@ def exported(path: pathlib.Path, disk_format: str,
 
 
 def stream(conf: settings.Settings, socket: str) -> list[str]:
-    """Our reader, on an export."""
+    """Our reader, on an export; nbdcopy hashes nothing, either."""
     return [conf.bin('python'), '-P', '-m', 'nova_snapdriver.stream',
-            '--socket', socket, '--format', IMAGE_FORMAT]
+            '--socket', socket, '--format', IMAGE_FORMAT, '--hash', 'none']
 
 
 def _nbdcopy(conf: settings.Settings, socket: str) -> list[str]:

@@ -33,6 +33,8 @@ RATIOS = {
     'guest_gap_p99_vs_idle':
         "99th percentile of the guest's write gaps ÷ idle",
 }
+# Not a hyphen: that would begin a list.
+NOTHING = '–'
 AXES = {'servers': '{} servers at once', 'data': '{} MiB of data',
         'virtual': '{} GiB, as good as empty'}
 GROWTH = ['', '', 'time, s', 'memory, MiB']
@@ -46,14 +48,14 @@ MACHINE = (
 def _number(rows: figures.Rows, field: str, unit: float = 1.0,
             form: str = '.2f') -> str:
     value = figures.median(rows, field)
-    return '-' if value is None else format(value / unit, form)
+    return NOTHING if value is None else format(value / unit, form)
 
 
 def _seconds(rows: figures.Rows) -> str:
     """The median, and the least and the most."""
     known = [row.seconds for row in rows if row.seconds is not None]
     if not known:
-        return '-'
+        return NOTHING
     if len(known) == 1:
         return f'{known[0]:.1f}'
     return (f'{figures.median(rows, "seconds"):.1f} ({min(known):.1f}'
@@ -66,7 +68,7 @@ def _cpu(rows: figures.Rows) -> str:
     for whose in (('nova', 'tool'), ('qemu',), ('glance',)):
         sums = sorted(sum(row.cpu_seconds.get(name, 0.0) for name in whose)
                       for row in rows if row.cpu_seconds)
-        found.append(f'{sums[len(sums) // 2]:.1f}' if sums else '-')
+        found.append(f'{sums[len(sums) // 2]:.1f}' if sums else NOTHING)
     return ' / '.join(found)
 
 
@@ -121,7 +123,7 @@ def points(found: collections.abc.Sequence[scaling.Point]
     return [[AXES[one.axis].format(one.size), title(one.contender),
              f'{one.seconds:.1f}',
              f'{one.memory_peak_bytes / guest.MI:.0f}'
-             if one.memory_peak_bytes else '-'] for one in found]
+             if one.memory_peak_bytes else NOTHING] for one in found]
 
 
 def _aligned(lines: list[list[str]]) -> list[str]:
@@ -152,10 +154,10 @@ def rst(rows: figures.Rows, machine: dict[str, object],
     for disk in figures.disks(rows):
         runs = max(row.number for row in figures.of(rows, disk))
         found += _list_table(
-            f'{disk.capitalize()}: medians of {runs}',
+            f'{disk[0].upper()}{disk[1:]}: medians of {runs}',
             [['', *(column.title for column in COLUMNS)],
              *cells(rows, disk)])
-    ratios = [[RATIOS[name], '-' if value is None else f'{value:g}']
+    ratios = [[RATIOS[name], NOTHING if value is None else f'{value:g}']
               for name, value in figures.ratios(rows).items()]
     found += _list_table('Ratios of the medians', [['', ''], *ratios])
     if grown:

@@ -85,6 +85,7 @@ def test_tables():
     rst = table.rst(ROWS, {**machine, 'load_before': 0.5})
     assert '.. list-table:: Random: medians of 1' in rst
     assert '     - 10.0' in rst
+    assert '- -' not in rst
 
 
 def test_every_ratio_is_explained():
