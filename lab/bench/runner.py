@@ -167,8 +167,9 @@ class Bench:
     def _boot_copy(self, number: int, disk: disks.Disk,
                    template: pathlib.Path) -> measure.Server:
         """A server that writes, with a copy of a file for its disk."""
-        self.lab.compute(
-            config.Compute(options=DISK_OPTIONS[disk.disk_format]))
+        # As for the first contender, so that it need not start again.
+        plain = contenders.CONTENDERS['plain'].compute or config.Compute()
+        self.lab.compute(with_disks(plain, disk.disk_format))
         server = self._server(disk.disk_format, number)
         replace_disk(server, template)
         return server
@@ -210,7 +211,8 @@ class Bench:
             return missing
         try:
             if contender.compute is not None:
-                self.lab.compute(contender.compute)
+                self.lab.compute(with_disks(contender.compute,
+                                            self.subject.disk_format))
             row = contender.take(self.subject, row)
         except (settings.LabError, OSError, ValueError) as error:
             row = dataclasses.replace(row, problem=str(error))
@@ -225,6 +227,12 @@ class Bench:
                 'scaling': [dataclasses.asdict(point)
                             for point in self.scaling.points],
                 'rows': [row.as_json() for row in self.rows]}
+
+
+def with_disks(choice: config.Compute, disk_format: str) -> config.Compute:
+    """A nova-compute that makes root disks in files of this format, too."""
+    return dataclasses.replace(
+        choice, options=choice.options + DISK_OPTIONS[disk_format])
 
 
 def replace_disk(server: measure.Server, source: pathlib.Path) -> None:
@@ -320,17 +328,26 @@ def run(lab: stack.Stack, arguments: argparse.Namespace,
     grows_to = arguments.mib or max(scaling.DATA_MIB)
     bench = Bench(lab, _chosen(arguments), runs, arguments.only,
                   grows_to if arguments.scaling else 0)
-    bench.run()
-    found = bench.found()
-    print(table.text(bench.rows, bench.scaling.points))
+    try:
+        bench.run()
+    finally:
+        # What there is, also after a failure: it has taken long.
+        show(bench, place(arguments.json), place(arguments.plot),
+             place(arguments.rst))
+    return int(any(row.problem for row in bench.rows))
+
+
+def show(bench: Bench, json_file: pathlib.Path | None,
+         plot_file: pathlib.Path | None,
+         rst_file: pathlib.Path | None) -> None:
+    """Print what was found, and write it to the files that are named."""
+    points = bench.scaling.points
+    print(table.text(bench.rows, points))
     for name, ratio in figures.ratios(bench.rows).items():
         print(f'{name:28}{"-" if ratio is None else ratio:>14}')
-    for target, text in (
-            (arguments.json, json.dumps(found, indent=2) + '\n'),
-            (arguments.plot, plot.svg(bench.rows, bench.scaling.points)),
-            (arguments.rst, table.rst(
-                bench.rows, bench.machine, bench.scaling.points))):
-        path = place(target)
-        if path is not None:
-            path.write_text(text)
-    return int(any(row.problem for row in bench.rows))
+    if json_file is not None:
+        json_file.write_text(json.dumps(bench.found(), indent=2) + '\n')
+    if plot_file is not None:
+        plot_file.write_text(plot.svg(bench.rows, points))
+    if rst_file is not None and bench.machine:
+        rst_file.write_text(table.rst(bench.rows, bench.machine, points))
