@@ -20,12 +20,15 @@ import subprocess
 import sys
 import typing
 
+from lab import attacks
 from lab.bench import runner as bench
 from lab import config
 from lab import demo
+from lab import faults
 from lab import matrix
 from lab import paths
 from lab import settings
+from lab import soak
 from lab import stack
 from lab import stopped
 
@@ -52,12 +55,24 @@ def _parser() -> argparse.ArgumentParser:
                        help='write the rows there, too')
     table.add_argument('--only', metavar='WORDS', action='append',
                        default=[], help='the rows with this in their names')
+    attack = commands.add_parser(
+        'attacks', help='what a hostile guest or user tries, for real')
+    attack.add_argument('--json', metavar='FILE', type=pathlib.Path,
+                        help='write the rows there, too')
+    attack.add_argument('--only', metavar='NAME', action='append',
+                        default=[], help='the rows with this in their names')
+    attack.add_argument('--seed', metavar='N', type=int,
+                        help='of all that is random')
     down = commands.add_parser(
         'stopped', help='how long a server is down for a cold snapshot')
     down.add_argument('--json', metavar='FILE', type=pathlib.Path,
                       help='write the figures there, too')
     bench.add_arguments(commands.add_parser(
         'bench', help='how quick each way is, and what it costs'))
+    faults.add_arguments(commands.add_parser(
+        'faults', help='let everything go wrong, and see what is left'))
+    soak.add_arguments(commands.add_parser(
+        'soak', help='random snapshots, faults and actions, and what grows'))
     test = commands.add_parser('test', help='unit, functional, e2e tests')
     test.add_argument('pytest', nargs='*', help="pytest's, after --")
     commands.add_parser('matrix', help='tests on other releases of Nova')
@@ -117,6 +132,14 @@ _ON_LAB: dict[str, _Action[int]] = {
     'stopped': lambda lab, arguments: stopped.run(
         lab, _from_caller(arguments.json)),
     'bench': lambda lab, arguments: bench.run(lab, arguments, _from_caller),
+    'faults': lambda lab, arguments: faults.run(
+        lab, _from_caller(arguments.json), arguments.seed, arguments.only,
+        arguments.driver),
+    'soak': lambda lab, arguments: soak.run(
+        lab, _from_caller(arguments.json), arguments.minutes,
+        arguments.seed),
+    'attacks': lambda lab, arguments: attacks.run(
+        lab, _from_caller(arguments.json), arguments.only, arguments.seed),
     'matrix': lambda lab, arguments: matrix.run(lab.settings),
     'test': lambda lab, arguments: _test(lab, arguments.pytest),
 }

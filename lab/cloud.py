@@ -59,6 +59,10 @@ class Cloud:
             self._token_until = time.monotonic() + TOKEN_SECONDS
         return self._token
 
+    def forget_token(self) -> None:
+        """Get another one for the next call."""
+        self._token_until = 0.0
+
     def _authenticate(self) -> str:
         domain = {'id': 'default'}
         user = {'name': 'admin', 'domain': domain,

@@ -39,7 +39,7 @@ class Compute:
     """How nova-compute runs: driver, concurrency mode and options.
 
     `options` holds (group, option, value); `user` is whom it runs as, `rbd`
-    is for disks on Ceph.
+    is for disks on Ceph, `environment` holds (name, value).
     """
 
     driver: str = 'ours'
@@ -47,6 +47,7 @@ class Compute:
     options: tuple[tuple[str, str, str], ...] = ()
     user: str = ROOT
     rbd: bool = False
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

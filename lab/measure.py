@@ -391,10 +391,14 @@ class Said:
         self._file.seek(0, os.SEEK_END)
         self._text = ''
 
+    def text(self) -> str:
+        """All of it, up to now."""
+        self._text += self._file.read()
+        return self._text
+
     def matches(self, pattern: str) -> bool:
         """Whether any of it, up to now, matches."""
-        self._text += self._file.read()
-        return re.search(pattern, self._text) is not None
+        return re.search(pattern, self.text()) is not None
 
     def lines(self) -> list[str]:
         """All of it, up to now."""

@@ -63,6 +63,11 @@ IMAGES = {'rbd': config.Images(('rbd', 'file')),
 VMDK: Options = (('libvirt', 'snapshot_image_format', 'vmdk'),)
 MIRROR: Options = (('snapdriver', 'live_method', 'mirror'),)
 SUSPEND: Options = (('snapdriver', 'live_method', 'cold'),)
+# Compressed images, the second by Nova's own option.
+QCOW2: Options = (('libvirt', 'snapshot_image_format', 'qcow2'),)
+ZSTD: Options = (('snapdriver', 'compression', 'zstd'),)
+ZLIB: Options = (('libvirt', 'snapshot_compression', 'true'),)
+COMPRESSED = re.compile(r'[1-9][0-9.]*% compressed clusters')
 # State: the action into it, the status there, the action back.
 STATES = {'running': ('', 'ACTIVE', ''),
           'paused': ('pause', 'PAUSED', 'unpause'),
@@ -147,7 +152,25 @@ def cases() -> list[Case]:
     found += [Case('direct', 'rbd', *pair) for pair in consistency.items()]
     found += [Case('cold' if state == 'stopped' else 'live', 'rbd-file',
                    state, word) for state, word in consistency.items()]
-    return found + unprivileged_cases()
+    return found + compressed_cases() + unprivileged_cases()
+
+
+def compressed_cases() -> list[Case]:
+    """Compressed images, by each path and from each kind of disk."""
+    raw = QCOW2 + ZLIB
+    return [
+        # First, as Ceph is up by then.
+        Case('live', 'rbd-file', 'running', 'filesystem', QCOW2 + ZSTD,
+             'zstd'),
+        Case('live', 'overlay', 'running', 'filesystem', ZSTD, 'zstd'),
+        Case('cold', 'overlay', 'stopped', 'offline', ZSTD, 'zstd'),
+        Case('mirror', 'overlay', 'running', 'filesystem', MIRROR + ZSTD,
+             'zstd'),
+        Case('cold', 'overlay', 'running', 'filesystem', SUSPEND + ZLIB,
+             'zlib'),
+        Case('live', 'raw', 'running', 'filesystem', raw, 'zlib'),
+        Case('live', 'block', 'running', 'filesystem', raw, 'zlib'),
+        Case('cold', 'block', 'stopped', 'offline', raw, 'zlib')]
 
 
 def unprivileged_cases() -> list[Case]:
@@ -230,7 +253,10 @@ class Paths:
             console = measure.Console(self._servers[disk].console)
             console.wait(measure.BEAT, BOOT_TIMEOUT)
             if disk == 'block':
-                self._use_device(self._servers[disk])
+                self._loops.append(use_device(
+                    self._servers[disk], self.folder / 'domain.xml'))
+                console = measure.Console(self._servers[disk].console)
+                console.wait(measure.RESTORED, BOOT_TIMEOUT)
         return self._servers[disk]
 
     def _base(self, disk: str) -> str:
@@ -243,27 +269,29 @@ class Paths:
         return self.lab.small_image(f'{NAME}-row-base-{disk}', 'raw',
                                     os_shutdown_timeout='1')
 
-    def _use_device(self, server: measure.Server) -> None:
-        """Start the server's domain again with its disk on a loop device.
 
-        Nova looks at a domain that stopped only seconds later.
-        """
-        loop = process.output('losetup', '-f', '--show',
-                              str(server.disk)).strip()
-        self._loops.append(loop)
-        xml = domain.virsh('dumpxml', '--inactive', server.domain.name)
-        file, device = f"file='{server.disk}'", f"dev='{loop}'"
-        changed = xml.replace(file, device).replace(
-            "<disk type='file' device='disk'>",
-            "<disk type='block' device='disk'>", 1)
-        if changed.count(device) != 1 or file in changed:
-            raise settings.LabError(f'{server.disk} is not in {xml}')
-        (self.folder / 'domain.xml').write_text(changed)
-        domain.virsh('destroy', server.domain.name)
-        domain.virsh('define', str(self.folder / 'domain.xml'))
-        domain.virsh('start', server.domain.name)
-        console = measure.Console(server.console)
-        console.wait(measure.RESTORED, BOOT_TIMEOUT)
+def use_device(server: measure.Server, definition: pathlib.Path) -> str:
+    """Start the server's domain again with its disk on a loop device.
+
+    Nova looks at a domain that stopped only seconds later.
+
+    :param definition: where its new definition is to be written
+    :returns: the device
+    """
+    loop = process.output('losetup', '-f', '--show',
+                          str(server.disk)).strip()
+    xml = domain.virsh('dumpxml', '--inactive', server.domain.name)
+    file, device = f"file='{server.disk}'", f"dev='{loop}'"
+    changed = xml.replace(file, device).replace(
+        "<disk type='file' device='disk'>",
+        "<disk type='block' device='disk'>", 1)
+    if changed.count(device) != 1 or file in changed:
+        raise settings.LabError(f'{server.disk} is not in {xml}')
+    definition.write_text(changed)
+    domain.virsh('destroy', server.domain.name)
+    domain.virsh('define', str(definition))
+    domain.virsh('start', server.domain.name)
+    return loop
 
 
 class _Attempt:
@@ -403,6 +431,16 @@ class _Attempt:
                 ['qemu-img', 'check', '-f', 'qcow2', str(self._file)])
             if wrong:
                 self.row.problems.append(wrong)
+        if self.case.note in ('zlib', 'zstd'):
+            self._compressed()
+
+    def _compressed(self) -> None:
+        told = ''.join(
+            process.output('qemu-img', verb, '-f', 'qcow2', str(self._file))
+            for verb in ('info', 'check'))
+        if (f'compression type: {self.case.note}' not in told
+                or not COMPRESSED.search(told)):
+            self.row.problems.append(f'it is not compressed: {told}')
 
     def _compare_rounds(self, first: int, last: int) -> None:
         """Find the guest's rounds in the image: whole, and of that time."""
@@ -472,10 +510,10 @@ class _Attempt:
             problems.append('the domain is transient')
         if self.api.server(self.server.id)['OS-EXT-STS:task_state']:
             problems.append('a task state is left')
-        problems += [f'left running: {one}' for one in _strays()]
+        problems += [f'left running: {one}' for one in strays()]
 
 
-def _strays() -> list[str]:
+def strays() -> list[str]:
     """Programs that read a disk for a snapshot of the lab.
 
     Of this mount namespace: another lab, in a container, has the same paths.

@@ -361,6 +361,7 @@ class NovaCompute(NovaDaemon):
     def __init__(self, conf: settings.Settings,
                  choice: config.Compute) -> None:
         super().__init__(conf, 'nova-compute', choice.mode)
+        self._environment = dict(choice.environment)
         if choice.user != config.ROOT:
             self.user = choice.user
 
@@ -369,9 +370,10 @@ class NovaCompute(NovaDaemon):
 
         It may not be allowed to enter the directory of the checkout.
         """
+        given = {**super().env(), **self._environment}
         if self.user is None:
-            return super().env()
-        return {**super().env(), 'HOME': str(self.settings.nova),
+            return given
+        return {**given, 'HOME': str(self.settings.nova),
                 'PYTHONPATH': str(unprivileged.code(self.settings))}
 
     def prepare(self) -> None:

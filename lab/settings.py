@@ -59,6 +59,8 @@ class Ports:
     memcached: int = 21211
     # The next one is the monitor's, too: it speaks two protocols.
     ceph: int = 26789
+    #: In front of Glance, while faults are tried.
+    proxy: int = 29293
 
 
 @dataclasses.dataclass(frozen=True)

@@ -282,18 +282,22 @@ class Stack:
         for image in self.cloud.images(name):
             if image['status'] == 'active':
                 return str(image['id'])
-        base = self.cloud.images(self.small_image_name)[0]
-        copied = {key: base[key] for key in (
-            'kernel_id', 'ramdisk_id', 'os_command_line',
-            'hw_qemu_guest_agent', 'os_type')}
         disk = self.settings.state / f'small.{disk_format}'
         process.output('qemu-img', 'convert', '-f', 'qcow2', '-O',
                        disk_format, str(self.guest.small_disk), str(disk))
         try:
-            return self.cloud.upload(name, disk_format, disk,
-                                     **{**copied, **properties})
+            return self.cloud.upload(
+                name, disk_format, disk,
+                **{**self.boot_properties(), **properties})
         finally:
             disk.unlink()
+
+    def boot_properties(self) -> dict[str, str]:
+        """What makes Nova boot the guest, whatever is on its disk."""
+        base = self.cloud.images(self.small_image_name)[0]
+        return {key: base[key] for key in (
+            'kernel_id', 'ramdisk_id', 'os_command_line',
+            'hw_qemu_guest_agent', 'os_type')}
 
     def guest_image(self) -> str:
         """The id of the guest's image."""

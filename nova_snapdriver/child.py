@@ -23,7 +23,7 @@ _TERMINATE_SECONDS = 5
 # Of a program that looks at an image or makes an empty one. A damaged or
 # malicious image must not eat the host (CVE-2015-5162).
 _LIMITS = processutils.ProcessLimits(
-    address_space=units.Gi, cpu_time=30, core_file_size=0)
+    address_space=units.Gi, cpu_time=30, core_file_size=0, number_files=256)
 
 
 def environment() -> dict[str, str]:

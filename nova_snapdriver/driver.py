@@ -28,7 +28,6 @@ from nova import objects
 from nova.virt.libvirt import driver
 from oslo_log import log as logging
 from oslo_utils import timeutils
-from oslo_utils import units
 
 from nova_snapdriver import cancel
 from nova_snapdriver.capture import cold
@@ -46,15 +45,19 @@ from nova_snapdriver.capture import workspace
 from nova_snapdriver import compat
 from nova_snapdriver import conf
 from nova_snapdriver import exception
+from nova_snapdriver import faultpoint
 from nova_snapdriver import guest as snap_guest
 from nova_snapdriver import host as snap_host
 from nova_snapdriver import image as snap_image
 from nova_snapdriver import imagebackend
 from nova_snapdriver import journal
+from nova_snapdriver import later
+from nova_snapdriver import packing
 from nova_snapdriver import plan
 from nova_snapdriver import recovery
 from nova_snapdriver.stream import process
 from nova_snapdriver import transfer
+from nova_snapdriver import unbegun
 
 LOG = logging.getLogger(__name__)
 CONF = nova.conf.CONF
@@ -112,11 +115,11 @@ class SnapDriver(driver.LibvirtDriver):
 
     def init_host(self, host: str) -> None:
         super().init_host(host)
-        self._recover()
+        self._recover(host)
         # What is missing makes snapshots go Nova's way. It is no reason for
         # nova-compute not to start.
         try:
-            self._capabilities.log()
+            self._capabilities.log(packing.codec(CONF))
             workspace.check(
                 workspace.locate(CONF.snapdriver.scratch_directory))
         except exception.DirectoryUnusable as ex:
@@ -129,14 +132,25 @@ class SnapDriver(driver.LibvirtDriver):
         self._stopping = True
         super().cleanup_host(host)
 
-    def _recover(self) -> None:
+    def _recover(self, host: str) -> None:
         """Undo the snapshots that a crash of nova-compute left undone."""
         try:
-            recovery.Recovery(
-                self._host, snap_image.delete_unfinished,
-                CONF.snapdriver.agent_timeout).run(self._journal)
+            if self._undo_abandoned():
+                self._later.begin()
         except Exception:
             LOG.exception('Cannot look for abandoned snapshots')
+        unbegun.remove(host, snap_image.unbegun, snap_image.delete_unbegun)
+
+    def _undo_abandoned(self) -> bool:
+        """:returns: whether something could not be undone"""
+        outcomes = recovery.Recovery(
+            self._host, snap_image.delete_unfinished,
+            CONF.snapdriver.agent_timeout).run(self._journal)
+        return any(outcome.failed for outcome in outcomes)
+
+    @functools.cached_property
+    def _later(self) -> later.Later:
+        return later.Later(self._undo_abandoned)
 
     @functools.cached_property
     def _journal(self) -> journal.Journal:
@@ -159,6 +173,7 @@ class SnapDriver(driver.LibvirtDriver):
         :raises SnapdriverError: anything else, in words; the image is deleted
         """
         task = self._plan(context, instance, image_id)
+        faultpoint.reach('snapshot.planned')
         LOG.info('Snapshot path: %s, as %s', task.plan.path, task.plan.reason,
                  instance=instance)
         if task.plan.path is plan.Path.DIRECT:
@@ -176,6 +191,7 @@ class SnapDriver(driver.LibvirtDriver):
                 update_task_state(
                     task_state=task_states.IMAGE_UPLOADING,
                     expected_state=task_states.IMAGE_PENDING_UPLOAD)
+                faultpoint.reach('upload.announced')
                 self._send(task, captured.export, record,
                            self._metadata(task, captured))
 
@@ -228,11 +244,18 @@ class SnapDriver(driver.LibvirtDriver):
                      instance=instance)
             return None, str(ex)
 
-    def _noted(self, task: _Task) -> journal.Record:
-        return self._journal.begin(journal.Entry(
+    @contextlib.contextmanager
+    def _noted(self, task: _Task) -> Iterator[journal.Record]:
+        record = self._journal.begin(journal.Entry(
             task.instance.uuid, task.image.id, str(task.plan.path),
             task.place.path, task.place.socket, task.settings.has_agent,
             journal.now(), *task.in_ceph))
+        try:
+            with record:
+                yield record
+        finally:
+            if record.kept:
+                self._later.begin()
 
     def _direct_snapshot(self, task: _Task,
                          update_task_state: UpdateTaskState) -> bool:
@@ -252,8 +275,10 @@ class SnapDriver(driver.LibvirtDriver):
                     task.route, task.context, task.image.id, task.guest,
                     task.settings, task.guest.exists())
                 _log_capture(task, copied)
+                faultpoint.reach('direct.copied')
                 task.image.refer(copied.location,
                                  self._metadata(task, copied))
+                faultpoint.reach('direct.referred')
                 update_task_state(task_state=task_states.IMAGE_PENDING_UPLOAD)
                 update_task_state(
                     task_state=task_states.IMAGE_UPLOADING,
@@ -306,8 +331,7 @@ class SnapDriver(driver.LibvirtDriver):
         assert task.disk is not None    # a plan for a way of ours has a disk
         return _CAPTURES[task.plan.path](subject.Subject(
             task.guest, task.disk, task.settings, task.place, record.keep,
-            scratch.Limits(CONF.snapdriver.scratch_reserve * units.Mi,
-                           CONF.snapdriver.scratch_limit * units.Mi),
+            scratch.limits(CONF),
             self._power(task, record) if task.plan.suspends else None,
             task.snapshot))
 
@@ -352,8 +376,10 @@ class SnapDriver(driver.LibvirtDriver):
 
     def _send(self, task: _Task, source: export.Export, record: journal.Record,
               metadata: dict[str, Any]) -> None:
-        request = process.Request(source, task.image_format,
-                                  CONF.snapdriver.hash_algorithm)
+        request = process.Request(
+            source, task.image_format,
+            CONF.snapdriver.hash_algorithm if CONF.snapdriver.verify else None,
+            packing.choose(CONF, task.image_format, task.place, task.instance))
         settings = transfer.Settings(CONF.snapdriver.verify,
                                      CONF.snapdriver.progress_interval)
         watch = timeutils.StopWatch().start()
@@ -431,7 +457,8 @@ def _capture_settings(instance: Any) -> quiesce.Settings:
     return quiesce.Settings(
         agent_timeout=CONF.snapdriver.agent_timeout,
         has_agent=properties.get('hw_qemu_guest_agent', False),
-        require_quiesce=properties.get('os_require_quiesce', False))
+        require_quiesce=properties.get('os_require_quiesce', False),
+        freeze_timeout=CONF.snapdriver.freeze_timeout)
 
 
 def _otherwise(task: _Task) -> _Task:
@@ -456,9 +483,10 @@ def _discarding(task: _Task, record: journal.Record) -> Iterator[None]:
     """Delete the image of a snapshot that fails, now or by a recovery."""
     try:
         yield
-    except (nova_exception.ImageNotFound, direct.Refused):
+    except direct.Refused:
         raise
     except Exception as ex:
+        # Also if it is said to be deleted: who says so may be a proxy.
         if not task.image.discard():
             record.keep()
         if (isinstance(ex, (exception.StreamFailed, exception.Cancelled)) and

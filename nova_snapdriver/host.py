@@ -21,6 +21,7 @@ from lxml import etree
 from oslo_log import log as logging
 
 from nova_snapdriver import imagebackend
+from nova_snapdriver.stream import codec as stream_codec
 
 LOG = logging.getLogger(__name__)
 
@@ -53,8 +54,11 @@ class Capabilities:
     missing: tuple[str, ...] = ()
     server_missing: tuple[str, ...] = ()
 
-    def log(self) -> None:
-        """Say once which paths there are."""
+    def log(self, codec: str | None = None) -> None:
+        """Say once which paths there are.
+
+        :param codec: with which images are to be compressed
+        """
         paths = [] if self.missing else ['live']
         paths += [] if self.server_missing else ['mirror', 'cold']
         LOG.info('Snapshot paths available: %(paths)s (libvirt %(libvirt)s, '
@@ -67,6 +71,19 @@ class Capabilities:
         if self.server_missing:
             LOG.warning('No snapshots by the mirror and the cold path. '
                         'Missing: %s', '; '.join(self.server_missing))
+        if codec is not None:
+            _log_codec(codec)
+
+
+def _log_codec(codec: str) -> None:
+    missing, slow = stream_codec.missing(codec), stream_codec.slow(codec)
+    if missing:
+        LOG.warning('Images are not compressed with %(codec)s. Missing: '
+                    '%(missing)s', {'codec': codec, 'missing': missing})
+    if slow:
+        LOG.warning('Compression with %(codec)s takes several times the CPU '
+                    'that it has to. Missing: %(slow)s',
+                    {'codec': codec, 'slow': slow})
 
 
 class Host:

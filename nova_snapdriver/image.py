@@ -33,7 +33,9 @@ from nova_snapdriver.capture import direct
 from nova_snapdriver import compat
 from nova_snapdriver import connections
 from nova_snapdriver import exception
+from nova_snapdriver import journal
 from nova_snapdriver.stream import body as image_body
+from nova_snapdriver import verify
 
 LOG = logging.getLogger(__name__)
 
@@ -112,7 +114,7 @@ class Image:
         """
         def attempt(server: str) -> None:
             url = '/v2/images/%s' % self.id
-            found = self._request(server, 'GET', url).json()
+            found = _described(self._request(server, 'GET', url))
             changes = json.dumps(_changes(metadata, found))
             self._request(server, 'PATCH', url, changes,
                           {'Content-Type': _JSON_PATCH})
@@ -136,6 +138,7 @@ class Image:
                    'x-openstack-image-size': str(len(body))}
 
         def attempt(server: str) -> None:
+            body.prepare()
             self._request(server, 'PUT', '/v2/images/%s/file' % self.id, body,
                           headers)
 
@@ -319,6 +322,23 @@ def _adapter(http: Any, session: Any) -> adapter.Adapter:
         global_request_id=http.global_request_id)
 
 
+def _described(response: Any) -> dict[str, Any]:
+    """An image as an answer describes it.
+
+    :raises UploadFailed: it does not
+    """
+    try:
+        found = response.json()
+    except (ValueError, RecursionError) as ex:
+        raise exception.UploadFailed(
+            reason='Glance describes the image in no JSON: %s' % ex) from ex
+    if not isinstance(found, dict):
+        raise exception.UploadFailed(
+            reason='Glance describes the image as a %s' %
+                   type(found).__name__)
+    return found
+
+
 def _changes(metadata: dict[str, Any],
              found: dict[str, Any]) -> list[dict[str, Any]]:
     """What has to change for metadata, as a JSON patch.
@@ -336,21 +356,55 @@ def _changes(metadata: dict[str, Any],
             if value and found.get(name) != str(value)]
 
 
-def delete_unfinished(image_id: str, instance_uuid: str) -> bool:
+def unbegun(instance_uuid: str) -> list[str]:
+    """The images of an instance's snapshots that have no data yet.
+
+    :raises nova.exception.NovaException: they cannot be seen
+    """
+    found = glance.API().get_all(_service_context(), filters={
+        'instance_uuid': instance_uuid, 'image_type': 'snapshot'})
+    return [str(image['id']) for image in found if _has_no_data(image)]
+
+
+def delete_unbegun(image_id: str, instance_uuid: str) -> bool:
+    """Delete an image that has no data, if it is a snapshot of that instance.
+
+    See :func:`delete_unfinished`.
+    """
+    return _delete(image_id, instance_uuid, _has_no_data)
+
+
+def delete_unfinished(record: journal.Record) -> bool:
     """Delete an abandoned image with the credentials of [service_user].
 
-    Only if it is a snapshot of that instance and has no data yet: whatever is
-    active stays, and so does what is somebody else's.
+    Only if it is a snapshot of that instance, and has no data yet or has not
+    got what was sent: nobody has verified it. What arrived whole stays, and so
+    does what is somebody else's.
 
     :returns: whether it was deleted
     :raises nova.exception.NovaException: it cannot be seen or deleted
     """
+    def unfinished(found: dict[str, Any]) -> bool:
+        # One that refers to a copy in Glance's store was never sent.
+        unverified = (found['status'] == 'active' and not record.entry.clone
+                      and not verify.arrived(found, record.whole))
+        return unverified or _has_no_data(found)
+
+    return _delete(record.entry.image, record.entry.instance, unfinished)
+
+
+def _has_no_data(found: dict[str, Any]) -> bool:
+    return found['status'] in ('queued', 'saving')
+
+
+def _delete(image_id: str, instance_uuid: str,
+            wanted: Callable[[dict[str, Any]], bool]) -> bool:
     try:
         context = _service_context()
         api = glance.API()
         found = api.get(context, image_id)
-        if (found['status'] not in ('queued', 'saving') or
-                found['properties'].get('instance_uuid') != instance_uuid):
+        if (found['properties'].get('instance_uuid') != instance_uuid or
+                not wanted(found)):
             return False
         api.delete(context, image_id)
     except nova_exception.ImageNotFound:

@@ -27,6 +27,7 @@ import fcntl
 import json
 import os
 import pathlib
+import time
 import types
 from typing import Self
 import uuid
@@ -34,14 +35,19 @@ import uuid
 from oslo_log import log as logging
 
 from nova_snapdriver import exception
+from nova_snapdriver import faultpoint
 
 LOG = logging.getLogger(__name__)
 
 _SUFFIX = '.json'
 _PROGRESS = '.progress'
 _SUSPENDED = '.suspended'
+_WHOLE = '.whole'
 _NEW = '.new'
 _VERSION = 1
+
+# To write an entry takes milliseconds.
+_WRITE_SECONDS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +92,20 @@ class Entry:
         return datetime.datetime.now(datetime.UTC) - begun
 
 
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """All of an image, as it was sent.
+
+    :param length: bytes
+    :param algorithm: of the hash, as hashlib names it; none without one
+    :param digest: in hex; none without one
+    """
+
+    length: int
+    algorithm: str | None
+    digest: str | None
+
+
 def now() -> str:
     """The present, as entries have it."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
@@ -111,9 +131,10 @@ class Record:
                  exc: BaseException | None,
                  traceback: types.TracebackType | None) -> None:
         if not self._keep:
-            for path in (self._beside(_PROGRESS), self._beside(_SUSPENDED),
-                         self._path):
-                path.unlink(missing_ok=True)
+            faultpoint.reach('journal.removing')
+            for suffix in (_NEW, _PROGRESS, _SUSPENDED, _WHOLE, _SUFFIX):
+                self._beside(suffix).unlink(missing_ok=True)
+            faultpoint.reach('journal.removed')
         self.close()
 
     def close(self) -> None:
@@ -124,19 +145,43 @@ class Record:
         """Leave the entry for the next recovery: something is not done."""
         self._keep = True
 
+    @property
+    def kept(self) -> bool:
+        """Whether the entry stays for a recovery."""
+        return self._keep
+
     def progress(self, done: int, length: int) -> None:
         """Note how many of the image's bytes were sent. Never raises."""
         with contextlib.suppress(OSError):
-            new = self._beside(_NEW)
-            new.write_text(json.dumps([done, length]))
-            new.replace(self._beside(_PROGRESS))
+            self._replace(_PROGRESS, json.dumps([done, length]))
 
     def sent(self) -> tuple[int, int] | None:
         """The bytes sent and the length of the image; none if not known."""
         try:
             done, length = json.loads(self._beside(_PROGRESS).read_text())
             return int(done), int(length)
-        except (OSError, ValueError, TypeError, OverflowError):
+        except (OSError, ValueError, TypeError, OverflowError,
+                RecursionError):
+            return None
+
+    def note_whole(self, whole: Whole) -> None:
+        """Note, durably, what Glance has to hold once it has all of it.
+
+        :raises JournalUnusable: it cannot be written
+        """
+        try:
+            self._replace(_WHOLE, json.dumps(dataclasses.asdict(whole)),
+                          durable=True)
+            _sync(self._path.parent)
+        except OSError as ex:
+            raise exception.JournalUnusable(reason=ex) from ex
+
+    @property
+    def whole(self) -> Whole | None:
+        """What was sent; none if that was not all, or is not known."""
+        try:
+            return Whole(**json.loads(self._beside(_WHOLE).read_text()))
+        except (OSError, ValueError, TypeError, RecursionError):
             return None
 
     def note_suspended(self, suspended: bool) -> None:
@@ -158,6 +203,15 @@ class Record:
     def suspended(self) -> bool:
         """Whether the guest may be down for this snapshot."""
         return self._beside(_SUSPENDED).exists()
+
+    def _replace(self, suffix: str, text: str, durable: bool = False) -> None:
+        new = self._beside(_NEW)
+        with new.open('w') as file:
+            file.write(text)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        new.replace(self._beside(suffix))
 
     def _beside(self, suffix: str) -> pathlib.Path:
         return self._path.with_suffix(suffix)
@@ -183,6 +237,7 @@ class Journal:
             descriptor = self._write(path, entry)
         except OSError as ex:
             raise exception.JournalUnusable(reason=ex) from ex
+        faultpoint.reach('journal.written')
         return Record(path, descriptor, entry)
 
     def _write(self, path: pathlib.Path, entry: Entry) -> int:
@@ -212,18 +267,34 @@ class Journal:
 
     def abandoned(self) -> Iterator[Record]:
         """Snapshots that nobody takes any more, each locked for us."""
+        self._sweep()
         for record, locked in self._records():
             if locked:
                 yield record
             else:
                 record.close()
 
+    def _sweep(self) -> None:
+        """Remove what never became an entry: its writer died."""
+        for path in self._directory.glob('*' + _NEW):
+            if path.with_suffix(_SUFFIX).exists():
+                continue                # of an entry, and goes with it
+            with contextlib.suppress(FileNotFoundError):
+                age = time.time() - path.stat().st_mtime
+                if age > _WRITE_SECONDS:
+                    path.unlink()
+
     def _records(self) -> Iterator[tuple[Record, bool]]:
         for path in sorted(self._directory.glob('*' + _SUFFIX)):
             try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+                # Not to wait for a pipe that somebody put there.
+                descriptor = os.open(
+                    path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             except FileNotFoundError:
                 continue                # it came to its end meanwhile
+            except OSError as ex:
+                _log_nonsense(path, ex)     # and the others are still there
+                continue
             locked = _try_lock(descriptor)
             entry = _parse(path, descriptor)
             if entry is None or (locked and not path.exists()):
@@ -255,8 +326,12 @@ def _parse(path: pathlib.Path, descriptor: int) -> Entry | None:
         if values.pop('version') != _VERSION:
             raise ValueError('another version')
         return Entry(**values)
-    except (ValueError, TypeError, KeyError, AttributeError,
-            RecursionError) as ex:
-        LOG.error('The journal %(path)s makes no sense, look at it and remove '
-                  'it: %(error)s', {'path': path, 'error': ex})
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError,
+            OSError) as ex:
+        _log_nonsense(path, ex)
         return None
+
+
+def _log_nonsense(path: pathlib.Path, error: Exception) -> None:
+    LOG.error('The journal %(path)s makes no sense, look at it and remove it: '
+              '%(error)s', {'path': path, 'error': error})

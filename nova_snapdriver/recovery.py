@@ -14,6 +14,7 @@
 
 from collections.abc import Callable
 import dataclasses
+import functools
 import os
 import shutil
 import types
@@ -41,7 +42,7 @@ LOG = logging.getLogger(__name__)
 # What a failing step raises; everything else is a bug, and logged as one.
 _EXPECTED = (nova_exception.NovaException, libvirt.libvirtError, OSError)
 
-DeleteImage = Callable[[str, str], bool]
+DeleteImage = Callable[[journal.Record], bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +62,8 @@ class Recovery:
     """Undoes abandoned snapshots. Idempotent; a step never keeps another.
 
     :param host: Nova's :class:`nova.virt.libvirt.host.Host`
-    :param delete_image: called with an image's and an instance's UUID,
-        deletes the image if it is unfinished and of that instance; returns
-        whether it did
+    :param delete_image: called with a snapshot's record, deletes its image if
+        it is unfinished; returns whether it did
     :param agent_timeout: seconds
     :param dry_run: say what would be done, and do nothing
     """
@@ -94,8 +94,9 @@ class Recovery:
         failed: list[str] = []
         # First of all: the others are for a guest that runs.
         starting = (self._start_guest,) if record.suspended else ()
+        image = functools.partial(self._remove_image, record)
         for step in (*starting, self._end_job, self._end_copy,
-                     self._thaw_guest, self._remove_files, self._remove_image,
+                     self._thaw_guest, self._remove_files, image,
                      self._remove_copy):
             try:
                 done.extend(step(entry))
@@ -147,7 +148,7 @@ class Recovery:
         guest = self._guest(entry) if entry.thaw else None
         if guest is None or guest.agent_refusal() is not None:
             return []
-        self._unless_dry(quiesce.thaw, guest, self._agent_timeout)
+        self._unless_dry(quiesce.thaw_alone, guest, self._agent_timeout)
         return ['thawed the guest']
 
     def _guest(self, entry: journal.Entry) -> snap_guest.Guest | None:
@@ -173,10 +174,11 @@ class Recovery:
         self._unless_dry(shutil.rmtree, entry.workspace)
         return ['removed %s' % entry.workspace]
 
-    def _remove_image(self, entry: journal.Entry) -> list[str]:
+    def _remove_image(self, record: journal.Record,
+                      entry: journal.Entry) -> list[str]:
         if self._dry_run:
             return ['would delete image %s, if it is unfinished' % entry.image]
-        if self._delete_image(entry.image, entry.instance):
+        if self._delete_image(record):
             return ['deleted image %s' % entry.image]
         return []
 
@@ -213,6 +215,6 @@ def _log(outcome: Outcome) -> None:
                     'done': '; '.join(outcome.done) or 'nothing to undo'})
     for failure in outcome.failed:
         LOG.error('Snapshot %(image)s could not be cleaned up, it is tried '
-                  'again at the next start or by "nova-snapdriver recover": '
+                  'again later or by "nova-snapdriver recover": '
                   '%(failure)s', {'image': outcome.entry.image,
                                   'failure': failure})

@@ -21,6 +21,7 @@ from oslo_utils import timeutils
 from oslo_utils import units
 
 from nova_snapdriver import cancel
+from nova_snapdriver import faultpoint
 from nova_snapdriver import image as snap_image
 from nova_snapdriver import journal
 from nova_snapdriver.stream import body as image_body
@@ -52,17 +53,35 @@ class _Progress:
                  interval: int) -> None:
         self._image_id = image_id
         self._record = record
+        self._done = 0
         self._watch = timeutils.StopWatch().start()
         self._note = timeutils.StopWatch(_NOTE_SECONDS).start()
         self._log = timeutils.StopWatch(interval).start()
 
     def __call__(self, done: int, length: int) -> None:
+        self._reach(done, length)
         if self._note.expired():
             self._note.restart()
             self._record.progress(done, length)
         if self._log.expired():
             self._log.restart()
             self._say(done, length)
+
+    def _reach(self, done: int, length: int) -> None:
+        if not self._done:
+            faultpoint.reach('upload.first')
+        if self._done < length // 2 <= done:
+            faultpoint.reach('upload.middle')
+        self._done = done
+
+    def surveyed(self, done: int, whole: int) -> None:
+        if self._log.expired():
+            self._log.restart()
+            LOG.info('Image %(image)s: surveyed %(done)d of %(all)d MiB after '
+                     '%(seconds)d s',
+                     {'image': self._image_id, 'done': done // units.Mi,
+                      'all': whole // units.Mi,
+                      'seconds': self._watch.elapsed()})
 
     def _say(self, done: int, length: int) -> None:
         LOG.info('Image %(image)s: %(done)d of %(all)d MiB uploaded '
@@ -89,12 +108,20 @@ def send(image: snap_image.Image, metadata: dict[str, Any],
     :raises VerifyFailed: Glance does not hold what was sent
     """
     progress = _Progress(image.id, record, settings.progress_interval)
+
+    def note(length: int, digest: str | None) -> None:
+        record.note_whole(journal.Whole(length, request.algorithm, digest))
+
     with (contextlib.closing(image),
-          image_body.ImageBody(request, progress) as body,
+          image_body.ImageBody(request, progress, note,
+                               progress.surveyed) as body,
           watch.ending(image.cancel, body.cancel)):
-        # While the stream process maps the disk.
+        # While the stream process maps the disk, or even surveys it.
         image.describe(metadata)
+        faultpoint.reach('image.described')
         image.upload(body)
+        faultpoint.reach('upload.answered')
         sent = verify.Sent(request, body.length, body.digest)
         verify.verify(image.stored(), sent, settings.hashes)
+        faultpoint.reach('upload.verified')
         return body.length

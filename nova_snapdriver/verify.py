@@ -19,9 +19,12 @@ from typing import Any
 from oslo_log import log as logging
 
 from nova_snapdriver import exception
+from nova_snapdriver import journal
 from nova_snapdriver.stream import process
 
 LOG = logging.getLogger(__name__)
+
+_MAX_VALUE = 200        # characters, two of the longest hashes in hex
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,10 +53,28 @@ def verify(stored: dict[str, Any], sent: Sent, hashes: bool) -> None:
         _verify_hash(stored, sent)
 
 
+def arrived(stored: dict[str, Any], whole: journal.Whole | None) -> bool:
+    """Whether an active image is what was sent, as far as can be told later.
+
+    :param stored: the image, as Nova's image API gives it
+    :param whole: what was sent; none if that was not all of it
+    """
+    if whole is None or stored.get('size') != whole.length:
+        return False
+    return (stored.get('os_hash_algo') != whole.algorithm or
+            stored.get('os_hash_value') == whole.digest)
+
+
 def _same(what: str, found: object, expected: object) -> None:
     if found != expected:
-        raise exception.VerifyFailed(reason='its %s is %s and should be %s' %
-                                     (what, found, expected))
+        raise exception.VerifyFailed(
+            reason='its %s is %s and should be %s' %
+                   (what, _short(found), expected))
+
+
+def _short(found: object) -> str:
+    """What was found, in a message: whatever that is, and however long."""
+    return str(found)[:_MAX_VALUE]
 
 
 def _verify_hash(stored: dict[str, Any], sent: Sent) -> None:
@@ -62,13 +83,20 @@ def _verify_hash(stored: dict[str, Any], sent: Sent) -> None:
         raise exception.VerifyFailed(
             reason='it gives no hash of the image; [snapdriver] verify says '
                    'that one is wanted')
-    if algorithm not in hashlib.algorithms_available:
+    if not _known(algorithm):
         raise exception.VerifyFailed(
-            reason='its hash %s is not known here' % algorithm)
+            reason='its hash %s is not known here' % _short(algorithm))
     digest = sent.digest
     if digest is None or algorithm != sent.request.algorithm:
         digest = _read_again(sent, algorithm)
     _same('hash', stored.get('os_hash_value'), digest)
+
+
+def _known(algorithm: object) -> bool:
+    """Whether it names a hash; one of no fixed length (SHAKE) is none."""
+    return (isinstance(algorithm, str) and
+            algorithm in hashlib.algorithms_available and
+            hashlib.new(algorithm).digest_size > 0)
 
 
 def _read_again(sent: Sent, algorithm: str) -> str | None:

@@ -46,6 +46,7 @@ from nova_snapdriver.capture import suspend
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import child
 from nova_snapdriver import exception
+from nova_snapdriver import faultpoint
 from nova_snapdriver import imagebackend
 
 LOG = logging.getLogger(__name__)
@@ -119,10 +120,13 @@ def _of_active(subject: snap_subject.Subject) -> Iterator[export.Capture]:
     with workspace.private(place, None), contextlib.ExitStack() as holding:
         hold, serve = _to_hold(subject)
         watch = timeutils.StopWatch().start()
-        with (quiesce.frozen(guest, subject.settings) as consistency,
+        # It is frozen and stands still: it does not notice how long.
+        settings = dataclasses.replace(subject.settings, freeze_timeout=0)
+        with (quiesce.frozen(guest, settings) as consistency,
               suspend.suspended(guest, subject.power, subject.not_undone)):
             captured_at = datetime.datetime.now(datetime.UTC)
             images = holding.enter_context(hold)
+            faultpoint.reach('copy.made')
         seconds = watch.elapsed()
         LOG.info('The guest was down for %.1f s', seconds,
                  instance=guest.instance)

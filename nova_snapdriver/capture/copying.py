@@ -47,7 +47,7 @@ _CLONE_RANGE = struct.Struct('=qQQQ')
 # Of the program that copies: it takes as long as the disk is large, and its
 # threads' stacks reserve a lot.
 _LIMITS = processutils.ProcessLimits(address_space=4 * units.Gi,
-                                     core_file_size=0)
+                                     core_file_size=0, number_files=256)
 
 _Chain = tuple[imagebackend.Source, ...]
 

@@ -32,6 +32,7 @@ from nova_snapdriver.capture import export
 from nova_snapdriver.capture import quiesce
 from nova_snapdriver.capture import rbd
 from nova_snapdriver import exception
+from nova_snapdriver import faultpoint
 from nova_snapdriver import guest as snap_guest
 
 LOG = logging.getLogger(__name__)
@@ -118,6 +119,7 @@ class _Freezing:
         watch = timeutils.StopWatch().start()
         with quiesce.frozen(self._guest, self._settings) as consistency:
             self._driver.create_snap(volume, name, protect=protect)
+            faultpoint.reach('direct.held')
             self.captured_at = datetime.datetime.now(datetime.UTC)
         self.freeze_seconds = watch.elapsed()
         self.consistency = consistency

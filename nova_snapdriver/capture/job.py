@@ -22,6 +22,7 @@ from oslo_log import log as logging
 from oslo_utils import timeutils
 
 from nova_snapdriver import exception
+from nova_snapdriver import faultpoint
 from nova_snapdriver import guest as snap_guest
 
 LOG = logging.getLogger(__name__)
@@ -79,12 +80,14 @@ class Job(abc.ABC):
         :raises CaptureFailed: it could not be ended
         """
         deadline = timeutils.StopWatch(_END_SECONDS).start()
+        faultpoint.reach('job.ending')
         if self.runs():
             self._abort()
         while self.runs():
             if deadline.expired():
                 raise exception.CaptureFailed(reason=self._endless())
             time.sleep(_END_POLL_SECONDS)
+        faultpoint.reach('job.ended')
 
     @abc.abstractmethod
     def runs(self) -> bool:

@@ -34,6 +34,7 @@ from nova_snapdriver.capture import scratch
 from nova_snapdriver.capture import subject as snap_subject
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import exception
+from nova_snapdriver import faultpoint
 from nova_snapdriver import guest as snap_guest
 
 
@@ -110,9 +111,11 @@ def _begin(subject: snap_subject.Subject,
             subject.guest.begin_backup(backup_xml(target, place))
         except exception.CaptureFailed as ex:
             raise _explained(ex, place, owner) from ex
+        faultpoint.reach('live.begun')
         captured_at = datetime.datetime.now(datetime.UTC)
     freeze_seconds = watch.elapsed()
     _let_us_in(place.socket)
+    faultpoint.reach('live.socket-given')
     return export.Capture(export.Export(place.socket, target), consistency,
                           captured_at, freeze_seconds)
 

@@ -43,6 +43,7 @@ from nova_snapdriver.capture import subject as snap_subject
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import child
 from nova_snapdriver import exception
+from nova_snapdriver import faultpoint
 from nova_snapdriver import guest as snap_guest
 from nova_snapdriver import imagebackend
 
@@ -106,6 +107,7 @@ def capture(subject: snap_subject.Subject) -> Iterator[export.Capture]:
     owner = subject.guest.qemu_owner()
     with workspace.private(place, None if owner is None else owner[0]):
         _make_overlay(subject, owner)
+        faultpoint.reach('mirror.overlay-made')
         consistency, captured_at, seconds = _copy(subject)
         # Libvirt has given it to whom it thinks it belonged.
         nova.privsep.path.chown(place.overlay, uid=os.geteuid())
@@ -173,12 +175,15 @@ def _copy(subject: snap_subject.Subject,
     with (guest.block_job_events(target) as events,
           BlockCopy(guest, place.overlay, subject.not_undone)):
         guest.begin_copy(target, copy_xml(place.overlay, subject.disk.backing))
+        faultpoint.reach('mirror.begun')
         _wait_until_in_step(subject, events)
+        faultpoint.reach('mirror.in-step')
         watch = timeutils.StopWatch().start()
         with quiesce.frozen(guest, subject.settings) as consistency:
             # Whoever ended it before us, the overlay would be too old.
             _require_in_step(target, events)
             guest.end_copy(target)
+            faultpoint.reach('mirror.ended')
             captured_at = datetime.datetime.now(datetime.UTC)
         seconds = watch.elapsed()
         _wait_for_the_end(target, events)

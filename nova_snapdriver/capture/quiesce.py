@@ -17,6 +17,8 @@ import contextlib
 import dataclasses
 import threading
 import time
+import types
+from typing import Self
 
 from oslo_concurrency import lockutils
 from oslo_log import log as logging
@@ -24,6 +26,7 @@ from oslo_utils import timeutils
 
 from nova_snapdriver.capture import export
 from nova_snapdriver import exception
+from nova_snapdriver import faultpoint
 from nova_snapdriver import guest as snap_guest
 
 LOG = logging.getLogger(__name__)
@@ -44,11 +47,13 @@ class Settings:
     :param agent_timeout: [snapdriver] agent_timeout, seconds
     :param has_agent: image property hw_qemu_guest_agent
     :param require_quiesce: image property os_require_quiesce
+    :param freeze_timeout: [snapdriver] freeze_timeout, seconds; 0 for none
     """
 
     agent_timeout: int
     has_agent: bool
     require_quiesce: bool
+    freeze_timeout: int = 0
 
 
 @contextlib.contextmanager
@@ -59,14 +64,20 @@ def frozen(guest: snap_guest.Guest,
     :returns: what can be said of the file systems in between
     :raises QuiesceFailed: it is required and does not work; nothing is frozen
     :raises ThawFailed: the guest was frozen and cannot be thawed
+    :raises CaptureFailed: it took too long, and the guest was thawed meanwhile
     """
     with _alone(guest):
         refusal = _freeze(guest, settings)
         if refusal is None:
+            watchdog = _Watchdog(guest, settings)
             try:
-                yield export.Consistency.FILESYSTEM
+                with watchdog:
+                    yield export.Consistency.FILESYSTEM
             finally:
-                thaw(guest, settings.agent_timeout)
+                faultpoint.reach('thaw.asked')
+                _thaw_after_capture(guest, settings)
+                faultpoint.reach('thaw.done')
+            watchdog.check()
             return
     if settings.require_quiesce:
         raise exception.QuiesceFailed(reason=refusal)
@@ -74,6 +85,53 @@ def frozen(guest: snap_guest.Guest,
         LOG.warning('The guest could not be quiesced, the snapshot is '
                     'crash-consistent: %s', refusal, instance=guest.instance)
     yield export.Consistency.CRASH
+
+
+class _Watchdog:
+    """Thaws a guest that stays frozen for too long, whatever is to blame.
+
+    Libvirt or QEMU may sit in the call that captures the disk: what the guest
+    writes waits for that, and its applications do not for ever.
+    """
+
+    def __init__(self, guest: snap_guest.Guest, settings: Settings) -> None:
+        self._guest = guest
+        self._settings = settings
+        self._barked = False
+        # In eventlet mode its thread is a green one, as the scratch guard's.
+        self._timer = threading.Timer(settings.freeze_timeout, self._thaw)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        if self._settings.freeze_timeout:
+            self._timer.start()
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None,
+                 exc: BaseException | None,
+                 traceback: types.TracebackType | None) -> None:
+        if self._settings.freeze_timeout:
+            self._timer.cancel()
+            self._timer.join()
+
+    def check(self) -> None:
+        """:raises CaptureFailed: it had to thaw the guest"""
+        if self._barked:
+            raise exception.CaptureFailed(
+                reason='it took longer than [snapdriver] freeze_timeout, %d '
+                       'seconds, and the guest was thawed meanwhile' %
+                       self._settings.freeze_timeout)
+
+    def _thaw(self) -> None:
+        self._barked = True
+        LOG.error('The guest has been frozen for %d seconds and is thawed: '
+                  'libvirt or QEMU takes too long to capture its disk',
+                  self._settings.freeze_timeout, instance=self._guest.instance)
+        try:
+            thaw(self._guest, self._settings.agent_timeout)
+        except exception.ThawFailed as ex:
+            # It is tried again when the capture has ended.
+            LOG.error('%s', ex, instance=self._guest.instance)
 
 
 def _freeze(guest: snap_guest.Guest, settings: Settings) -> str | None:
@@ -84,8 +142,10 @@ def _freeze(guest: snap_guest.Guest, settings: Settings) -> str | None:
     if refusal is not None:
         return refusal
     try:
+        faultpoint.reach('freeze.asked')
         guest.set_agent_timeout(settings.agent_timeout)
         if guest.freeze():
+            faultpoint.reach('freeze.done')
             return None
         refusal = 'its agent froze no file system'
     except snap_guest.AgentError as ex:
@@ -104,16 +164,30 @@ def _alone(
     return lockutils.lock('snapdriver-quiesce-%s' % guest.name)
 
 
+def _thaw_after_capture(guest: snap_guest.Guest, settings: Settings) -> None:
+    try:
+        thaw(guest, settings.agent_timeout)
+    except exception.ThawFailed:
+        # Frozen it is, and libvirt has not even passed the command on: an
+        # agent that hangs does not answer to what libvirt asks first.
+        _begin_to_thaw_late(guest, settings)
+        raise
+
+
 def _thaw_after_failure(guest: snap_guest.Guest, settings: Settings) -> None:
     try:
         thaw(guest, settings.agent_timeout)
     except exception.ThawFailed as ex:
         LOG.error('%s', ex, instance=guest.instance)
         # The freeze that was asked for cannot be recalled. It comes when the
-        # agent hangs no more, and nobody else would thaw the guest then. In
-        # eventlet mode the thread is a green one, as the scratch guard's.
-        threading.Thread(target=_thaw_late, args=(guest, settings),
-                         daemon=True).start()
+        # agent hangs no more, and nobody else would thaw the guest then.
+        _begin_to_thaw_late(guest, settings)
+
+
+def _begin_to_thaw_late(guest: snap_guest.Guest, settings: Settings) -> None:
+    # In eventlet mode the thread is a green one, as the scratch guard's.
+    threading.Thread(target=_thaw_late, args=(guest, settings),
+                     daemon=True).start()
 
 
 def _thaw_late(guest: snap_guest.Guest, settings: Settings) -> None:
@@ -156,6 +230,15 @@ def thaw(guest: snap_guest.Guest, agent_timeout: int) -> None:
             error = ex
         time.sleep(_THAW_PAUSE_SECONDS)
     raise exception.ThawFailed(domain=guest.name, reason=error)
+
+
+def thaw_alone(guest: snap_guest.Guest, agent_timeout: int) -> None:
+    """Thaw, but not in the middle of somebody else's capture.
+
+    :raises ThawFailed: it does not answer
+    """
+    with _alone(guest):
+        thaw(guest, agent_timeout)
 
 
 def _thaw_once(guest: snap_guest.Guest, agent_timeout: int) -> None:

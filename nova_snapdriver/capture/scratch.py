@@ -24,6 +24,7 @@ import contextlib
 import dataclasses
 import os
 import threading
+from typing import Any
 
 from oslo_log import log as logging
 from oslo_utils import units
@@ -56,6 +57,12 @@ class Limits:
     limit: int
 
 
+def limits(conf: Any) -> Limits:
+    """What nova.conf says."""
+    return Limits(conf.snapdriver.scratch_reserve * units.Mi,
+                  conf.snapdriver.scratch_limit * units.Mi)
+
+
 def check(place: workspace.Workspace, limits: Limits) -> None:
     """Look whether there is room, before anything is done.
 
@@ -80,6 +87,15 @@ def require(place: workspace.Workspace, limits: Limits, data: int) -> None:
                    'more than [snapdriver] scratch_limit' %
                    (needed // units.Mi + 1))
     check(place, dataclasses.replace(limits, reserve=limits.reserve + needed))
+
+
+def spare(place: workspace.Workspace, limits: Limits) -> int:
+    """Bytes that may be used for what could also be done without.
+
+    Half of what is free beyond the reserve: the other half stays for what the
+    guests overwrite, and for other snapshots.
+    """
+    return max(0, _free(os.path.dirname(place.path)) - limits.reserve) // 2
 
 
 class Guard:
@@ -173,13 +189,17 @@ def guarded(guest: snap_guest.Guest, place: workspace.Workspace,
 
 
 def _too_little_room(directory: str, limits: Limits) -> str | None:
-    found = os.statvfs(directory)
-    free = found.f_bavail * found.f_frsize
+    free = _free(directory)
     if free >= limits.reserve:
         return None
     return ('%s has %d MiB left, less than %d MiB, which is [snapdriver] '
             'scratch_reserve and what a copy of the disk may need' %
             (directory, free // units.Mi, limits.reserve // units.Mi))
+
+
+def _free(directory: str) -> int:
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize
 
 
 def _allocated(directory: str) -> int:

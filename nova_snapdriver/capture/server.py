@@ -31,6 +31,7 @@ from nova_snapdriver.capture import export
 from nova_snapdriver.capture import nodes
 from nova_snapdriver.capture import qemunbd
 from nova_snapdriver.capture import workspace
+from nova_snapdriver import faultpoint
 from nova_snapdriver import imagebackend
 from nova_snapdriver import privsep
 
@@ -59,7 +60,9 @@ def serve(place: workspace.Workspace, chain: Sequence[imagebackend.Source],
     """
     run = _served if may_read(chain) else _served_by_root
     with run(place.socket, chain, name):
+        faultpoint.reach('server.started')
         yield export.Export(place.socket, name)
+    faultpoint.reach('server.ended')
 
 
 @contextlib.contextmanager

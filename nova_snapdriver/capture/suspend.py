@@ -30,6 +30,7 @@ from oslo_log import log as logging
 from oslo_utils import timeutils
 
 from nova_snapdriver import exception
+from nova_snapdriver import faultpoint
 from nova_snapdriver import guest as snap_guest
 
 LOG = logging.getLogger(__name__)
@@ -72,10 +73,13 @@ def suspended(guest: snap_guest.Guest, power: Power,
     :raises nova.exception.InstanceNotFound: it went away meanwhile
     """
     power.note(True)
+    faultpoint.reach('suspend.noted')
     try:
         _suspend(guest, power)
+        faultpoint.reach('suspend.saved')
         yield
     finally:
+        faultpoint.reach('resume.begun')
         _resume(guest, power, not_undone)
 
 
@@ -103,7 +107,9 @@ def _resume(guest: snap_guest.Guest, power: Power,
     except BaseException:
         not_undone()
         raise
+    faultpoint.reach('resume.started')
     power.note(False)
+    faultpoint.reach('resume.noted')
     try:
         power.attach()
     except (nova_exception.NovaException, libvirt.libvirtError) as ex:

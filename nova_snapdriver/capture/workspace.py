@@ -19,14 +19,18 @@ import os
 import re
 import secrets
 import shutil
+import stat
 
+import nova.conf
 import nova.privsep.path
 from oslo_log import log as logging
 from oslo_utils import fileutils
 
 from nova_snapdriver import exception
+from nova_snapdriver import faultpoint
 
 LOG = logging.getLogger(__name__)
+CONF = nova.conf.CONF
 
 # sun_path of a unix socket's address has 108 bytes, the last one a zero.
 MAX_SOCKET_PATH = 107
@@ -67,8 +71,12 @@ class Workspace:
 
 
 def locate(parent: str) -> Workspace:
-    """A workspace of a new name in the scratch directory; makes nothing."""
-    return Workspace(os.path.join(os.path.abspath(parent),
+    """A workspace of a new name in the scratch directory; makes nothing.
+
+    Links on the way are followed here and never again: whoever could change
+    one later would change where files are made, and given away.
+    """
+    return Workspace(os.path.join(os.path.realpath(parent),
                                   _PREFIX + secrets.token_hex(4)))
 
 
@@ -91,8 +99,33 @@ def check(place: Workspace) -> None:
     parent = os.path.dirname(place.path)
     if not os.path.isdir(parent):
         _make(parent)
+    _require_trusted(parent)
     if not os.access(parent, os.W_OK | os.X_OK, effective_ids=True):
         raise exception.DirectoryUnusable(reason='%s is not writable' % parent)
+
+
+def _trusted() -> set[int]:
+    """Root, our own user, and whoever has the instances' disks anyway."""
+    users = {0, os.geteuid()}
+    with contextlib.suppress(FileNotFoundError):
+        users.add(os.stat(CONF.instances_path).st_uid)
+    return users
+
+
+def _require_trusted(parent: str) -> None:
+    """See that nobody else can exchange what is made in a directory.
+
+    A workspace is given to QEMU's user; with a link in its place, that would
+    be a file of the host's.
+    """
+    info = os.stat(parent)
+    if info.st_uid not in _trusted():
+        raise exception.DirectoryUnusable(
+            reason='%s belongs to user %d, who is neither root nor the one '
+                   'of nova-compute' % (parent, info.st_uid))
+    if info.st_mode & stat.S_IWOTH and not info.st_mode & stat.S_ISVTX:
+        raise exception.DirectoryUnusable(
+            reason='%s is writable by everybody' % parent)
 
 
 def _make(parent: str) -> None:
@@ -123,9 +156,12 @@ def private(place: Workspace, qemu_uid: int | None) -> Iterator[None]:
             reason='cannot make %s: %s' % (place.path, ex)) from ex
     try:
         _give(place.path, qemu_uid)
+        faultpoint.reach('workspace.made')
         yield
     finally:
+        faultpoint.reach('workspace.removing')
         shutil.rmtree(place.path, onerror=_left_behind)
+        faultpoint.reach('workspace.removed')
 
 
 def _give(path: str, uid: int | None) -> None:

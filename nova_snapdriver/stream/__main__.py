@@ -15,22 +15,35 @@
 ``python -m nova_snapdriver.stream --socket PATH --export NAME --format F``
 
 The image leaves on standard output. Standard error carries one JSON object a
-line: ``{"event": "layout", …}`` before the first byte, and at the end either
+line: ``{"event": "survey", …}`` now and then if the disk is read twice,
+``{"event": "layout", …}`` before the first byte, and at the end either
 ``{"event": "done", …}`` or ``{"event": "error", …}``. An image is whole only
 if the process said done and ended with status 0.
 """
 
 import argparse
+from collections.abc import Callable
+import contextlib
+import dataclasses
 import json
+import os
 import resource
 import sys
+import threading
+import time
+from typing import Protocol
 
+from nova_snapdriver.stream import codec
+from nova_snapdriver.stream import compressed
 from nova_snapdriver.stream import extents
+from nova_snapdriver.stream import keep as stream_keep
 from nova_snapdriver.stream import layout
 from nova_snapdriver.stream import nbd
 from nova_snapdriver.stream import pipeline
 from nova_snapdriver.stream import qcow2
+from nova_snapdriver.stream import qcow2_compressed
 from nova_snapdriver.stream import raw
+from nova_snapdriver.stream import survey
 from oslo_utils import units
 
 LAYOUTS: dict[str, type[layout.Layout]] = {
@@ -43,6 +56,11 @@ LAYOUTS: dict[str, type[layout.Layout]] = {
 _ADDRESS_SPACE = units.Gi
 _OPEN_FILES = 64
 
+# A thread reserves 8 MiB for its stack by default; none of ours goes deep.
+_STACK_BYTES = 512 * units.Ki
+
+_SURVEY_SECONDS = 1
+
 
 def _limit_self() -> None:
     for what, limit in ((resource.RLIMIT_AS, _ADDRESS_SPACE),
@@ -52,6 +70,31 @@ def _limit_self() -> None:
         if hard != resource.RLIM_INFINITY:
             limit = min(limit, hard)
         resource.setrlimit(what, (limit, limit))
+
+
+class Image(Protocol):
+    """What is sent."""
+
+    @property
+    def length(self) -> int:
+        """The length of the whole image in bytes."""
+
+    def write(self, source: pipeline.Source, writer: pipeline.Writer) -> None:
+        """Send the image from its first byte to its last."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PlainImage:
+    """An image with the disk's bytes as they are."""
+
+    layout: layout.Layout
+
+    @property
+    def length(self) -> int:
+        return self.layout.length
+
+    def write(self, source: pipeline.Source, writer: pipeline.Writer) -> None:
+        pipeline.Reader(source, writer).run(self.layout.segments())
 
 
 def _say(event: str, **values: object) -> None:
@@ -66,21 +109,82 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--format', choices=sorted(LAYOUTS), required=True,
                         help='format of the image')
     parser.add_argument('--hash', default='sha512', dest='algorithm',
-                        help='hash of the image, a name that hashlib knows')
+                        help='hash of the image, as hashlib names it, or '
+                             'none')
+    parser.add_argument('--compression', choices=sorted(codec.COMPRESSORS),
+                        help='of the clusters of a qcow2 image')
+    parser.add_argument('--threads', type=int, default=0,
+                        help='that compress; 0 for one on each CPU')
+    parser.add_argument('--keep-directory', metavar='PATH',
+                        help='where what was compressed first may be kept in '
+                             'a file without a name')
+    parser.add_argument('--keep-limit', type=int, default=0, metavar='BYTES',
+                        help='of that file and of memory; what was not kept '
+                             'is compressed again')
+    parser.add_argument('--detect-zeroes', action='store_true',
+                        help='read a disk that is all data once more, first, '
+                             'and leave out its zeros; qcow2 alone')
+    parser.add_argument('--stall-timeout', default=nbd.STALL_SECONDS,
+                        type=float, metavar='SECONDS',
+                        help='how long the server may take for an answer')
     return parser.parse_args(argv)
 
 
+def _progress() -> Callable[[int, int], None]:
+    """Says now and then how far a survey is."""
+    last = time.monotonic()
+
+    def progress(done: int, whole: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _SURVEY_SECONDS:
+            last = time.monotonic()
+            _say('survey', done=done, all=whole)
+
+    return progress
+
+
+def _is_surveyed(arguments: argparse.Namespace,
+                 clusters: extents.ClusterMap) -> bool:
+    """Whether the disk is read before its image can be laid out."""
+    if arguments.format != 'qcow2':
+        return False
+    return bool(arguments.compression) or (
+        arguments.detect_zeroes and clusters.count() == clusters.clusters)
+
+
+def _image(arguments: argparse.Namespace, export: nbd.Client,
+           keep: stream_keep.Keep, check: Callable[[], None]) -> Image:
+    """Lay out the image, after a survey if it takes one."""
+    clusters = extents.ClusterMap(export.size)
+    for offset, length in export.data_extents():
+        clusters.mark(offset, length)
+    if not _is_surveyed(arguments, clusters):
+        return PlainImage(LAYOUTS[arguments.format](clusters))
+    settings = survey.Settings(
+        arguments.compression,
+        arguments.threads or len(os.sched_getaffinity(0)))
+    found = survey.survey(export, clusters, settings, keep, check, _progress())
+    if settings.codec is None:
+        return PlainImage(qcow2.Qcow2Layout(clusters))
+    return compressed.CompressedImage(
+        found, settings, keep,
+        qcow2_compressed.CompressedLayout(found, settings.codec))
+
+
 def _stream(arguments: argparse.Namespace) -> None:
-    with nbd.Client(arguments.socket, arguments.export) as export:
-        clusters = extents.ClusterMap(export.size)
-        for offset, length in export.data_extents():
-            clusters.mark(offset, length)
-        image = LAYOUTS[arguments.format](clusters)
-        _say('layout', length=image.length, virtual_size=export.size,
-             data=clusters.count() * clusters.cluster_size)
-        with pipeline.Writer(sys.stdout.fileno(),
-                             arguments.algorithm) as writer:
-            pipeline.Reader(export, writer).run(image.segments())
+    writer = pipeline.Writer(
+        sys.stdout.fileno(),
+        None if arguments.algorithm == 'none' else arguments.algorithm)
+    with contextlib.ExitStack() as stack:
+        export = stack.enter_context(
+            nbd.Client(arguments.socket, arguments.export,
+                       arguments.stall_timeout))
+        keep = stack.enter_context(stream_keep.Keep(
+            arguments.keep_directory, arguments.keep_limit))
+        image = _image(arguments, export, keep, writer.check)
+        _say('layout', length=image.length, virtual_size=export.size)
+        with writer:
+            image.write(export, writer)
     if writer.written != image.length:
         raise nbd.ExportError('wrote %d bytes where %d were laid out' %
                               (writer.written, image.length))
@@ -91,6 +195,7 @@ def _stream(arguments: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     arguments = _arguments(argv)
     _limit_self()
+    threading.stack_size(_STACK_BYTES)
     try:
         _stream(arguments)
     except Exception as ex:

@@ -20,9 +20,11 @@ import types
 from typing import Self
 
 from nova_snapdriver import exception
+from nova_snapdriver import faultpoint
 from nova_snapdriver.stream import process
 
 Progress = Callable[[int, int], None]
+Finished = Callable[[int, str | None], None]
 
 
 class ImageBody:
@@ -36,12 +38,20 @@ class ImageBody:
     :param request: what to stream
     :param progress: called with the bytes given and the length, once a chunk;
         what it raises ends the stream
+    :param finished: called with the length and the hash, if there is one, when
+        all was given, and its receiver may not know yet that this was all
+    :param surveyed: called with the bytes of the disk read before it is laid
+        out, and all of them, about once a second
     """
 
     def __init__(self, request: process.Request,
-                 progress: Progress | None = None) -> None:
+                 progress: Progress | None = None,
+                 finished: Finished | None = None,
+                 surveyed: Progress | None = None) -> None:
         self._request = request
         self._progress = progress
+        self._finished = finished
+        self._surveyed = surveyed
         self._ready: process.StreamProcess | None = None
         self._latest: process.StreamProcess | None = None
         self._cancelled = False
@@ -66,6 +76,22 @@ class ImageBody:
         if self._latest is not None:
             self._latest.kill()
 
+    def prepare(self) -> None:
+        """Have a stream laid out that the next iteration uses.
+
+        A survey takes as long as it takes to read the disk: no server should
+        wait for the first byte meanwhile.
+
+        :raises StreamFailed: the image cannot be laid out
+        """
+        if self._ready is None:
+            self._open.close()
+            self._ready = self._start()
+        if self._ready.length != self.length:
+            raise exception.StreamFailed(
+                reason='the image has %d bytes, and had %d when it was laid '
+                       'out first' % (self._ready.length, self.length))
+
     @functools.cached_property
     def length(self) -> int:
         """The length of the image in bytes.
@@ -74,7 +100,9 @@ class ImageBody:
         """
         if self._ready is None:
             self._ready = self._start()
-        return self._ready.length
+        length = self._ready.length
+        faultpoint.reach('stream.laid-out')
+        return length
 
     def __len__(self) -> int:
         return self.length
@@ -90,6 +118,8 @@ class ImageBody:
                 if self._progress is not None:
                     self._progress(given, self.length)
             self.digest = stream.digest
+            if self._finished is not None:
+                self._finished(self.length, self.digest)
         finally:
             stream.close()
 
@@ -97,18 +127,12 @@ class ImageBody:
         if self._cancelled:
             raise exception.StreamFailed(reason='it was called off')
         self._latest = self._open.enter_context(
-            process.StreamProcess(self._request))
+            process.StreamProcess(self._request, self._surveyed))
         return self._latest
 
     def _take(self) -> process.StreamProcess:
         """A stream that nothing was read from yet, and the only one."""
-        length = self.length
+        self.prepare()
         stream, self._ready = self._ready, None
-        if stream is None:
-            self._open.close()
-            stream = self._start()
-        if stream.length != length:
-            raise exception.StreamFailed(
-                reason='the image has %d bytes, and had %d when it was laid '
-                       'out first' % (stream.length, length))
+        assert stream is not None
         return stream

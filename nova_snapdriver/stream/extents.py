@@ -22,10 +22,12 @@ import re
 
 CLUSTER_SIZE = 64 * 1024
 
-# Empty bytes are skipped by the search itself, full ones come as one match.
+# Full bytes come as one match. Empty ones are skipped by the search itself,
+# and many of them by comparing memory, which is some twenty times as fast: 8
+# TiB have 16 MiB of bits.
 _OCCUPIED = re.compile(rb'\xff+|[^\x00\xff]', re.DOTALL)
-
-_POPCOUNT_STEP = 64 * 1024
+_STEP = 64 * 1024
+_EMPTY = bytearray(_STEP)
 
 
 def _byte_runs(byte: int) -> tuple[tuple[int, int], ...]:
@@ -84,11 +86,18 @@ class ClusterMap:
         if high:
             self._bits[tail] |= high
 
+    def clear(self, cluster: int) -> None:
+        """Say that a cluster reads as zeros after all.
+
+        Also while ``runs()`` is iterated, for a cluster it has been past.
+        """
+        self._bits[cluster // 8] &= ~(1 << cluster % 8)
+
     def count(self) -> int:
         """The number of clusters that hold data."""
         return sum(
-            int.from_bytes(self._bits[at:at + _POPCOUNT_STEP]).bit_count()
-            for at in range(0, len(self._bits), _POPCOUNT_STEP))
+            int.from_bytes(self._bits[at:at + _STEP]).bit_count()
+            for at in range(0, len(self._bits), _STEP))
 
     def runs(self, first: int = 0,
              end: int | None = None) -> Iterator[tuple[int, int]]:
@@ -99,7 +108,7 @@ class ClusterMap:
         """
         stop = len(self._bits) if end is None else end // 8
         begun = ended = -1
-        for match in _OCCUPIED.finditer(self._bits, first // 8, stop):
+        for match in self._matches(first // 8, stop):
             for low, high in self._pieces(match):
                 if low == ended:
                     ended = high
@@ -109,6 +118,14 @@ class ClusterMap:
                 begun, ended = low, high
         if begun >= 0:
             yield begun, ended
+
+    def _matches(self, start: int, stop: int) -> Iterator[re.Match[bytes]]:
+        bits = memoryview(self._bits)
+        for at in range(start, stop, _STEP):
+            # On the left, as a memoryview would compare byte by byte.
+            if _EMPTY != bits[at:at + _STEP]:
+                yield from _OCCUPIED.finditer(self._bits, at,
+                                              min(at + _STEP, stop))
 
     def _pieces(self, match: re.Match[bytes]) -> Iterator[tuple[int, int]]:
         base, byte = match.start() * 8, self._bits[match.start()]
@@ -123,8 +140,8 @@ class ClusterMap:
 
         :param size: clusters in a group, a multiple of 8
         """
-        step, at = size // 8, 0
-        while match := _OCCUPIED.search(self._bits, at):
-            group = match.start() // step
-            yield group
-            at = (group + 1) * step
+        step, bits = size // 8, memoryview(self._bits)
+        for group, at in enumerate(range(0, len(bits), step)):
+            piece = bits[at:at + step]
+            if _EMPTY[:len(piece)] != piece:
+                yield group

@@ -18,6 +18,8 @@ and libnbd(3).
 
 from collections.abc import Callable
 from collections.abc import Iterator
+import errno
+import time
 import types
 from typing import Any
 from typing import Self
@@ -33,9 +35,16 @@ _STATE_ZERO = 1 << 1
 # NBD lengths are 32 bits wide; a power of two keeps every request aligned.
 _STATUS_STEP = units.Gi
 
-# How long the server may say nothing while requests wait for it.
+# How long the server may take for an answer, however busy it seems meanwhile:
+# one that sends a byte now and then is no better than one that is silent.
 STALL_SECONDS = 300
 _POLL_MS = 1000
+
+# How often that for the whole map, of which each answer may be very short.
+_MAP_STALLS = 12
+
+# A bit for each cluster of this is half of what the process may take.
+MAX_SIZE = 256 * units.Ti
 
 
 class ExportError(Exception):
@@ -47,26 +56,34 @@ class Client:
 
     :param socket: path of the unix socket
     :param name: name of the export
-    :raises ExportError: it is not there, or not read-only
+    :param stall_seconds: how long it may take for an answer
+    :raises ExportError: it is not there, or not read-only, or too large
     """
 
-    def __init__(self, socket: str, name: str) -> None:
+    def __init__(self, socket: str, name: str,
+                 stall_seconds: float = STALL_SECONDS) -> None:
         # Imported late: what only wants the rest of this package (and the
         # machine that runs its unit tests) need not have the binding.
         import nbd
         self._nbd: Any = nbd
         self._handle: Any = nbd.NBD()
-        self._idle_ms = 0
+        self._stall_seconds = stall_seconds
+        # When a read was asked for, or was there, the last time.
+        self._moved = time.monotonic()
         try:
             self._connect(socket, name)
             self.size: int = self._handle.get_size()
             self._mapped: bool = self._handle.can_meta_context(CONTEXT)
             read_only: bool = self._handle.is_read_only()
         except nbd.Error as ex:
-            raise ExportError('cannot open export %r at %s: %s' %
-                              (name, socket, ex.string)) from ex
+            raise ExportError('cannot open export %r at %s: %s' % (
+                name, socket, ex.string or 'the server makes no sense'
+            )) from ex
         if not read_only:
             raise ExportError('export %r at %s is writable' % (name, socket))
+        if self.size > MAX_SIZE:
+            raise ExportError('export %r at %s has %d bytes, and %d is the '
+                              'most' % (name, socket, self.size, MAX_SIZE))
 
     def _connect(self, socket: str, name: str) -> None:
         # Zeroing each buffer before it is read into is a whole pass over the
@@ -75,7 +92,23 @@ class Client:
         self._handle.set_pread_initialize(False)
         self._handle.set_export_name(name)
         self._handle.add_meta_context(CONTEXT)
-        self._handle.connect_unix(socket)
+        self._handle.aio_connect_unix(socket)
+        self._until(lambda: not self._handle.aio_is_connecting())
+
+    def _until(self, done: Callable[[], bool]) -> None:
+        """Let the connection work until something is done.
+
+        :raises ExportError: it takes longer than the server has
+        """
+        end = time.monotonic() + self._stall_seconds
+        while not done():
+            if time.monotonic() > end:
+                raise self._stalled()
+            self._handle.poll(_POLL_MS)
+
+    def _stalled(self) -> ExportError:
+        return ExportError('the export does not answer for %d s' %
+                           self._stall_seconds)
 
     def __enter__(self) -> Self:
         return self
@@ -84,7 +117,8 @@ class Client:
                  exc: BaseException | None,
                  traceback: types.TracebackType | None) -> None:
         try:
-            self._handle.shutdown()
+            # Without waiting for the server to hang up, as shutdown() would.
+            self._handle.aio_disconnect(0)
         except self._nbd.Error:
             # The server is gone; all that was read was checked when read.
             pass
@@ -100,8 +134,13 @@ class Client:
             if self.size:
                 yield 0, self.size
             return
+        seconds = _MAP_STALLS * self._stall_seconds
+        end = time.monotonic() + seconds
         offset = 0
         while offset < self.size:
+            if time.monotonic() > end:
+                raise ExportError('the map of the disk is not complete after '
+                                  '%d s' % seconds)
             for length, flags in self._status(offset):
                 # The last extent may reach past what was asked for.
                 length = min(length, self.size - offset)
@@ -120,7 +159,9 @@ class Client:
 
         length = min(_STATUS_STEP, self.size - offset)
         try:
-            self._handle.block_status(length, offset, extent)
+            cookie = self._handle.aio_block_status(length, offset, extent)
+            self._until(lambda: bool(
+                self._handle.aio_command_completed(cookie)))
         except self._nbd.Error as ex:
             raise ExportError('block status at %d failed: %s' %
                               (offset, ex.string)) from ex
@@ -136,14 +177,25 @@ class Client:
         :param done: gets 0, or the error number of the read
         :raises ExportError: the request cannot be sent
         """
+        # libnbd 1.14 is content with an answer that has not all of the range,
+        # and the buffer still has what was read into it before.
+        pieces: list[tuple[int, int]] = []
+
+        def received(content: Any, at: int, status: int, error: Any) -> int:
+            pieces.append((at, len(content)))
+            return 0
 
         def completed(error: Any) -> int:
-            done(error.value)
+            self._moved = time.monotonic()
+            whole = _cover(pieces, offset, len(buffer))
+            done(error.value or (0 if whole else errno.EPROTO))
             return 1                    # libnbd forgets the command
 
+        self._moved = time.monotonic()
         shared = self._nbd.Buffer.from_buffer(buffer)
         try:
-            self._handle.aio_pread(shared, offset, completed)
+            self._handle.aio_pread_structured(shared, offset, received,
+                                              completed)
         except self._nbd.Error as ex:
             raise ExportError('read at %d failed: %s' %
                               (offset, ex.string)) from ex
@@ -151,15 +203,23 @@ class Client:
     def wait(self) -> None:
         """Let requests make progress, for about a second at most.
 
-        :raises ExportError: the connection died, or the server says nothing
-            for ``STALL_SECONDS``
+        :raises ExportError: the connection died, or the server has not come
+            to the end of a read for as long as it may take
         """
         try:
-            progress = self._handle.poll(_POLL_MS)
+            self._handle.poll(_POLL_MS)
         except self._nbd.Error as ex:
             raise ExportError('the export went away: %s' %
                               ex.string) from ex
-        self._idle_ms = 0 if progress else self._idle_ms + _POLL_MS
-        if self._idle_ms >= STALL_SECONDS * 1000:
-            raise ExportError('the export does not answer for %d s' %
-                              STALL_SECONDS)
+        if time.monotonic() - self._moved >= self._stall_seconds:
+            raise self._stalled()
+
+
+def _cover(pieces: list[tuple[int, int]], offset: int, length: int) -> bool:
+    """Whether pieces, as (offset, length), are a range and nothing twice."""
+    at = offset
+    for begin, size in sorted(pieces):
+        if begin != at:
+            return False
+        at += size
+    return at == offset + length

@@ -50,8 +50,11 @@ class Source(Protocol):
 
 
 @dataclasses.dataclass
-class _Block:
-    """Bytes of the image, in their place in the order."""
+class Block:
+    """Bytes of the image, in their place in the order.
+
+    :param offset: their place on the disk, if they were read from there
+    """
 
     content: memoryview
     repeat: int = 1
@@ -63,23 +66,63 @@ class _Block:
         self.error = error
 
 
+class Buffers(Protocol):
+    """Where buffers come from, and go back to."""
+
+    def get(self, block: bool) -> memoryview:
+        """A free one.
+
+        :raises queue.Empty: there is none, and it was not to block
+        """
+
+    def put(self, buffer: memoryview) -> None:
+        """Give one back."""
+
+
+class Sink(Protocol):
+    """What a reader hands blocks to; it frees their buffers.
+
+    The blocks of the disk alone, if it is no :class:`Writer`.
+    """
+
+    @property
+    def free(self) -> Buffers:
+        """The buffers that nobody uses."""
+
+    def put(self, block: Block) -> None:
+        """Take the next block."""
+
+    def check(self) -> None:
+        """:raises PipeClosed: there is no use in going on"""
+
+
 class PipeClosed(Exception):
     """Nobody reads the image any more."""
+
+
+class _NoHash:
+    """Instead of a hash where nobody compares it: that is most of the CPU."""
+
+    def update(self, content: memoryview) -> None:
+        pass
+
+    def hexdigest(self) -> str:
+        return ''
 
 
 class Writer:
     """Hashes blocks and writes them to a pipe, in a thread of its own.
 
     :param pipe: file descriptor, blocking
-    :param algorithm: name of a hash of hashlib
+    :param algorithm: name of a hash of hashlib; none for no hash
     """
 
-    def __init__(self, pipe: int, algorithm: str) -> None:
+    def __init__(self, pipe: int, algorithm: str | None) -> None:
         self._pipe = pipe
-        self._hash = hashlib.new(algorithm)
-        self._blocks: queue.SimpleQueue[_Block | None] = queue.SimpleQueue()
+        self._hash = hashlib.new(algorithm) if algorithm else _NoHash()
+        self._blocks: queue.SimpleQueue[Block | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self.free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+        self.free: Buffers = queue.SimpleQueue[memoryview]()
         self.error: OSError | None = None
         self.written = 0
 
@@ -102,7 +145,7 @@ class Writer:
         """The hash of all that was written, in hex, once closed."""
         return self._hash.hexdigest()
 
-    def put(self, block: _Block) -> None:
+    def put(self, block: Block) -> None:
         self._blocks.put(block)
 
     def check(self) -> None:
@@ -122,7 +165,7 @@ class Writer:
             if block.buffer is not None:
                 self.free.put(block.buffer)
 
-    def _write(self, block: _Block) -> None:
+    def _write(self, block: Block) -> None:
         try:
             for _ in range(block.repeat):
                 self._hash.update(block.content)
@@ -137,6 +180,41 @@ class Writer:
             content = content[count:]
 
 
+class Filler:
+    """Gives a writer small pieces by way of its own buffers.
+
+    So they need no memory of their own, and leave as few large writes.
+    """
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._buffer: memoryview | None = None
+        self._used = 0
+
+    def add(self, content: memoryview) -> None:
+        """:raises PipeClosed: nobody reads the image any more"""
+        while content:
+            if self._buffer is None:
+                self._buffer = self._writer.free.get(True)
+            piece = content[:len(self._buffer) - self._used]
+            self._buffer[self._used:self._used + len(piece)] = piece
+            self._used += len(piece)
+            content = content[len(piece):]
+            if self._used == len(self._buffer):
+                self.flush()
+
+    def flush(self) -> None:
+        """Give on what there is.
+
+        :raises PipeClosed: nobody reads the image any more
+        """
+        self._writer.check()
+        if self._buffer is not None:
+            self._writer.put(
+                Block(self._buffer[:self._used], 1, self._buffer))
+        self._buffer, self._used = None, 0
+
+
 class Reader:
     """Reads a layout's ranges ahead and hands blocks to a writer in order.
 
@@ -144,10 +222,10 @@ class Reader:
     flight and what the writer holds share the same buffers.
     """
 
-    def __init__(self, source: Source, writer: Writer) -> None:
+    def __init__(self, source: Source, writer: Sink) -> None:
         self._source = source
         self._writer = writer
-        self._window: collections.deque[_Block] = collections.deque()
+        self._window: collections.deque[Block] = collections.deque()
         for _ in range(BUFFERS):
             writer.free.put(memoryview(bytearray(REQUEST_SIZE)))
 
@@ -163,7 +241,7 @@ class Reader:
             elif isinstance(segment, layout.Zeros):
                 self._zeros(segment.length)
             else:
-                self._window.append(_Block(memoryview(segment)))
+                self._copy(memoryview(segment))
             self._hand_over()
         while self._window:
             self._wait()
@@ -173,16 +251,24 @@ class Reader:
         for offset in range(segment.offset, end, REQUEST_SIZE):
             buffer = self._buffer()
             content = buffer[:min(REQUEST_SIZE, end - offset)]
-            block = _Block(content, 1, buffer, offset, None)
+            block = Block(content, 1, buffer, offset, None)
             self._window.append(block)
             self._source.read(content, offset, block.done)
+
+    def _copy(self, content: memoryview) -> None:
+        # Not as it is: the tables of a large disk would pile up in memory
+        # before a slow reader of the pipe.
+        for at in range(0, len(content), REQUEST_SIZE):
+            piece, buffer = content[at:at + REQUEST_SIZE], self._buffer()
+            buffer[:len(piece)] = piece
+            self._window.append(Block(buffer[:len(piece)], 1, buffer))
 
     def _zeros(self, length: int) -> None:
         repeat, rest = divmod(length, len(_ZEROS))
         if repeat:
-            self._window.append(_Block(_ZEROS, repeat))
+            self._window.append(Block(_ZEROS, repeat))
         if rest:
-            self._window.append(_Block(_ZEROS[:rest]))
+            self._window.append(Block(_ZEROS[:rest]))
 
     def _buffer(self) -> memoryview:
         while True:

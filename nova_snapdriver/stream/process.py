@@ -12,6 +12,7 @@
 
 """The stream process, as nova-compute sees it."""
 
+from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import dataclasses
@@ -41,13 +42,49 @@ _PIPE_SIZE = units.Mi
 _STATUS_BYTES = 64 * units.Ki
 
 
+# Gets bytes of the disk: those which were surveyed, and all that will be.
+Surveyed = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Packing:
+    """How to make a qcow2 image smaller; for others it means nothing.
+
+    :param codec: ``zlib`` or ``zstd``; none to leave the clusters as they are
+    :param threads: that compress; 0 for one on each CPU
+    :param directory: for a file of what was compressed before it is sent
+    :param limit: bytes of what is kept like this, 0 to compress it twice
+    :param detect_zeroes: look for zeros in a disk that is said to be all data
+    """
+
+    codec: str | None = None
+    threads: int = 0
+    directory: str | None = None
+    limit: int = 0
+    detect_zeroes: bool = False
+
+    def arguments(self) -> list[str]:
+        found = ['--detect-zeroes'] if self.detect_zeroes else []
+        if self.codec is not None:
+            found += ['--compression', self.codec,
+                      '--threads', str(self.threads),
+                      '--keep-limit', str(self.limit)]
+        if self.codec is not None and self.directory is not None:
+            found += ['--keep-directory', self.directory]
+        return found
+
+
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What to stream: an export, as an image of a format, hashed."""
+    """What to stream: an export, as an image of a format.
+
+    :param algorithm: of the hash of the image; none for no hash
+    """
 
     source: export.Export
     image_format: str
-    algorithm: str
+    algorithm: str | None
+    packing: Packing = Packing()
 
     def command(self) -> list[str]:
         # -P: a module in the current directory must not shadow a real one.
@@ -55,7 +92,8 @@ class Request:
                 '--socket', self.source.socket,
                 '--export', self.source.name,
                 '--format', self.image_format,
-                '--hash', self.algorithm]
+                '--hash', self.algorithm or 'none',
+                *self.packing.arguments()]
 
 
 # The child finds this package where it was found here, be it installed or not.
@@ -67,6 +105,9 @@ def _environment() -> dict[str, str]:
     inherited = os.environ.get('PYTHONPATH')
     environment['PYTHONPATH'] = os.pathsep.join(
         [_PACKAGES] + ([inherited] if inherited else []))
+    # By default a thread has 64 MiB of address space for itself, too much for
+    # the limit that the process sets itself.
+    environment['MALLOC_ARENA_MAX'] = '2'
     return environment
 
 
@@ -76,10 +117,14 @@ class StreamProcess:
     The pipes are plain file descriptors, read where the caller runs: in
     eventlet mode that has to be a native thread.
 
+    :param surveyed: called now and then while :attr:`length` is waited for,
+        if the disk is read before it is laid out
     :raises StreamFailed: it could not be started
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request,
+                 surveyed: Surveyed | None = None) -> None:
+        self._surveyed = surveyed
         with contextlib.ExitStack() as stack:
             self._data, data = self._pipe(stack)
             self._status, status = self._pipe(stack)
@@ -148,11 +193,13 @@ class StreamProcess:
             raise exception.StreamFailed(
                 reason='the stream process ended with status %d after %d of '
                        '%d bytes' % (code, received, length))
-        self.digest = result['digest']
+        self.digest = result['digest'] or None
 
     @functools.cached_property
     def length(self) -> int:
         """The length of the image in bytes, once the disk is mapped.
+
+        With compression that takes a pass over all of its data.
 
         :raises StreamFailed: the image could not be laid out
         """
@@ -172,9 +219,16 @@ class StreamProcess:
                 continue
             if name == expected:
                 return dict(event)
+            if name == 'survey':
+                self._note(event)
+                continue
             noise.append(event.get('message', line))
         raise exception.StreamFailed(
             reason=' '.join(noise[-5:]) or 'the stream process died')
+
+    def _note(self, event: dict[str, int]) -> None:
+        if self._surveyed is not None:
+            self._surveyed(event['done'], event['all'])
 
     def _line(self) -> str | None:
         """The next line of standard error; none at its end."""

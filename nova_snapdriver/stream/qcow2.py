@@ -23,6 +23,7 @@ refuses them); clusters that read as zeros are not allocated.
 
 import array
 from collections.abc import Iterator
+import itertools
 import struct
 import sys
 
@@ -37,16 +38,16 @@ _MAGIC = 0x514649fb
 _VERSION = 3
 _HEADER_LENGTH = 104
 _REFCOUNT_ORDER = 4
-_REFCOUNTS_PER_BLOCK = CLUSTER_SIZE * 8 >> _REFCOUNT_ORDER
+REFCOUNTS_PER_BLOCK = CLUSTER_SIZE * 8 >> _REFCOUNT_ORDER
 _ENTRIES_PER_TABLE = CLUSTER_SIZE // 8
 
 # Set where an entry's cluster has a refcount of exactly one.
-_COPIED = 1 << 63
+COPIED = 1 << 63
 
 _HEADER = struct.Struct('>IIQIIQIIQQIIQQQQII')
 
 
-def _ceil_div(value: int, divisor: int) -> int:
+def ceil_div(value: int, divisor: int) -> int:
     return -(-value // divisor)
 
 
@@ -54,7 +55,8 @@ def _padded(content: bytes) -> bytes:
     return content + bytes(-len(content) % CLUSTER_SIZE)
 
 
-def _big_endian(values: 'array.array[int]') -> bytes:
+def big_endian(values: 'array.array[int]') -> bytes:
+    """The values as the format has them; swaps them in place."""
     if sys.byteorder == 'little':
         values.byteswap()
     return values.tobytes()
@@ -62,7 +64,7 @@ def _big_endian(values: 'array.array[int]') -> bytes:
 
 def _offsets(first_cluster: int, count: int) -> range:
     """Table entries that point at consecutive clusters of the image."""
-    start = first_cluster * CLUSTER_SIZE | _COPIED
+    start = first_cluster * CLUSTER_SIZE | COPIED
     return range(start, start + count * CLUSTER_SIZE, CLUSTER_SIZE)
 
 
@@ -70,32 +72,34 @@ class Qcow2Layout:
     """A qcow2 image of a disk that holds just the clusters with data.
 
     :param clusters: the disk's map, in clusters of 64 KiB
+    :param stored: clusters that the data take in the image; none for one each
     """
 
-    def __init__(self, clusters: extents.ClusterMap) -> None:
+    def __init__(self, clusters: extents.ClusterMap,
+                 stored: int | None = None) -> None:
         if clusters.cluster_size != CLUSTER_SIZE:
             raise ValueError('clusters of %d bytes' % clusters.cluster_size)
         self._map = clusters
         # QEMU counts a disk in sectors, so an image cannot end within one.
         self._virtual_size = (
-            _ceil_div(clusters.disk_size, SECTOR_SIZE) * SECTOR_SIZE)
-        self._l1_entries = max(1, _ceil_div(clusters.clusters,
-                                            _ENTRIES_PER_TABLE))
+            ceil_div(clusters.disk_size, SECTOR_SIZE) * SECTOR_SIZE)
+        self._l1_entries = max(1, ceil_div(clusters.clusters,
+                                           _ENTRIES_PER_TABLE))
         self._l2_tables = sum(1 for _ in clusters.groups(_ENTRIES_PER_TABLE))
-        self._place(clusters.count())
+        self._place(clusters.count() if stored is None else stored)
 
     def _place(self, data_clusters: int) -> None:
         """Fix the place of each part, in clusters from the image's start."""
-        l1_clusters = _ceil_div(self._l1_entries, _ENTRIES_PER_TABLE)
+        l1_clusters = ceil_div(self._l1_entries, _ENTRIES_PER_TABLE)
         others = 1 + l1_clusters + self._l2_tables + data_clusters
         blocks = table = 0
         while True:
             # Refcounts count their own clusters too: grow until they do.
             self._total = others + blocks + table
-            needed = _ceil_div(self._total, _REFCOUNTS_PER_BLOCK)
+            needed = ceil_div(self._total, REFCOUNTS_PER_BLOCK)
             if needed <= blocks:
                 break
-            blocks, table = needed, _ceil_div(needed, _ENTRIES_PER_TABLE)
+            blocks, table = needed, ceil_div(needed, _ENTRIES_PER_TABLE)
         self._table_clusters, self._blocks = table, blocks
         self._blocks_at = 1 + table
         self._l1_at = self._blocks_at + blocks
@@ -114,7 +118,12 @@ class Qcow2Layout:
         yield from self._l2_table_each()
         yield from self._data()
 
-    def _header(self) -> bytes:
+    def _header(self, incompatible: int = 0, fields: bytes = b'') -> bytes:
+        """The header.
+
+        :param incompatible: feature bits that a reader has to know
+        :param fields: those which follow the last one of every version 3
+        """
         return _HEADER.pack(
             _MAGIC, _VERSION,
             0, 0,                                   # backing file: none
@@ -123,21 +132,21 @@ class Qcow2Layout:
             self._l1_entries, self._l1_at * CLUSTER_SIZE,
             CLUSTER_SIZE, self._table_clusters,     # refcount table
             0, 0,                                   # internal snapshots: none
-            0, 0, 0,                                # feature bits: none
-            _REFCOUNT_ORDER, _HEADER_LENGTH)
+            incompatible, 0, 0,                     # feature bits
+            _REFCOUNT_ORDER, _HEADER_LENGTH + len(fields)) + fields
 
     def _refcount_table(self) -> Iterator[bytes]:
         # An entry of this table has no COPIED bit: plain offsets.
         entries = array.array('Q', range(
             self._blocks_at * CLUSTER_SIZE, self._l1_at * CLUSTER_SIZE,
             CLUSTER_SIZE))
-        yield _padded(_big_endian(entries))
+        yield _padded(big_endian(entries))
 
     def _refcount_blocks(self) -> Iterator[bytes]:
         one = (1).to_bytes(2)
-        full, rest = divmod(self._total, _REFCOUNTS_PER_BLOCK)
+        full, rest = divmod(self._total, REFCOUNTS_PER_BLOCK)
         for _ in range(full):
-            yield one * _REFCOUNTS_PER_BLOCK
+            yield one * REFCOUNTS_PER_BLOCK
         if rest:
             yield _padded(one * rest)
         # Growing for its own clusters may leave a block with nothing in it.
@@ -150,22 +159,29 @@ class Qcow2Layout:
         for group, entry in zip(tables, _offsets(self._l2_at,
                                                  self._l2_tables)):
             entries[group] = entry
-        yield _padded(_big_endian(entries))
+        yield _padded(big_endian(entries))
 
     def _l2_table_each(self) -> Iterator[bytes]:
-        cluster = self._data_at
+        entries = self._entries()
         for group in self._map.groups(_ENTRIES_PER_TABLE):
             base = group * _ENTRIES_PER_TABLE
-            entries = array.array('Q', bytes(CLUSTER_SIZE))
+            table = array.array('Q', bytes(CLUSTER_SIZE))
             for first, end in self._map.runs(base, base + _ENTRIES_PER_TABLE):
-                entries[first - base:end - base] = array.array(
-                    'Q', _offsets(cluster, end - first))
-                cluster += end - first
-            yield _big_endian(entries)
+                table[first - base:end - base] = array.array(
+                    'Q', itertools.islice(entries, end - first))
+            yield big_endian(table)
+
+    def _entries(self) -> Iterator[int]:
+        """The L2 entries of the disk's data clusters, in order."""
+        return iter(_offsets(self._data_at, self._map.count()))
+
+    def _plain_runs(self) -> Iterator[tuple[int, int]]:
+        """The runs of clusters whose bytes are those of the disk."""
+        return self._map.runs()
 
     def _data(self) -> Iterator[layout.Segment]:
         size = self._map.disk_size
-        for first, end in self._map.runs():
+        for first, end in self._plain_runs():
             start, stop = first * CLUSTER_SIZE, end * CLUSTER_SIZE
             yield layout.Read(start, min(stop, size) - start)
             if stop > size:

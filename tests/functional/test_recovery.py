@@ -119,7 +119,10 @@ def test_killed_at(point, area, start_domain, entries):
     delete_image = mock.Mock(return_value=True)
     outcome, = recover(guest, entries, delete_image)
     assert outcome.failed == ()
-    delete_image.assert_called_once_with(IMAGE_ID, guest.domain.UUIDString())
+    deleted, = delete_image.call_args.args
+    assert deleted.entry == outcome.entry
+    assert (deleted.entry.image, deleted.entry.instance) == (
+        IMAGE_ID, guest.domain.UUIDString())
     guest.assert_untouched()
     assert left(area) == []
     assert recover(guest, entries) == []

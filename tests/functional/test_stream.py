@@ -23,6 +23,7 @@ from nova_snapdriver import exception
 from nova_snapdriver.stream import body
 from nova_snapdriver.stream import process
 from tests.functional import domains
+from tests.functional import images
 from tests.functional import nbd_servers
 
 KIB = 1024
@@ -33,38 +34,6 @@ CLUSTER = 64 * KIB
 MAX_RESIDENT = 128 * MIB
 
 FORMATS = ('qcow2', 'raw')
-
-
-def request(source, image_format='qcow2', algorithm='sha256'):
-    return process.Request(source, image_format, algorithm)
-
-
-def stream(source, image, image_format):
-    """Stream into a file, as the process itself would be called."""
-    with open(image, 'wb') as out:
-        with process.StreamProcess(request(source, image_format)) as running:
-            for chunk in running.chunks():
-                out.write(chunk)
-    assert os.path.getsize(image) == running.length
-    hashed = domains.run('sha256sum', image).split()[0]
-    assert running.digest == hashed
-
-
-def assert_same(image, image_format, disk, disk_format):
-    if image_format == 'qcow2':
-        domains.run('qemu-img', 'check', '-f', 'qcow2', image)
-    domains.run('qemu-img', 'compare', '-f', image_format, '-F', disk_format,
-                image, disk)
-
-
-def make_disk(path, size, writes):
-    """A sparse file with writes of (offset, length, byte)."""
-    with open(path, 'wb') as disk:
-        disk.truncate(size)
-        for offset, length, byte in writes:
-            offset = min(offset, size - 1)
-            disk.seek(offset)
-            disk.write(bytes([byte]) * min(length, size - offset))
 
 
 # Ends and beginnings near the edges of sectors, clusters and requests.
@@ -88,10 +57,10 @@ WRITES = strategies.lists(
 def test_image_equals_disk(image_format, size, writes):
     with tempfile.TemporaryDirectory() as area:
         disk, image = area + '/disk', area + '/image'
-        make_disk(disk, size, writes)
+        images.make_disk(disk, size, writes)
         with nbd_servers.qemu_nbd(disk, 'raw') as source:
-            stream(source, image, image_format)
-        assert_same(image, image_format, disk, 'raw')
+            images.stream(source, image, image_format)
+        images.assert_same(image, image_format, disk, 'raw')
 
 
 @pytest.mark.parametrize('image_format', FORMATS)
@@ -105,14 +74,14 @@ def test_image_equals_qcow2_disk_on_a_backing_file(image_format, commands):
     with tempfile.TemporaryDirectory() as area:
         base, disk, image = (area + name for name in
                              ('/base', '/disk', '/image'))
-        make_disk(base, 6 * MIB, [(0, MIB, 9), (5 * MIB, MIB, 8)])
+        images.make_disk(base, 6 * MIB, [(0, MIB, 9), (5 * MIB, MIB, 8)])
         domains.run('qemu-img', 'create', '-f', 'qcow2', '-F', 'raw', '-b',
                     base, disk, 6 * MIB)
         for command in commands:
             domains.run('qemu-io', '-f', 'qcow2', '-c', command, disk)
         with nbd_servers.qemu_nbd(disk, 'qcow2') as source:
-            stream(source, image, image_format)
-        assert_same(image, image_format, disk, 'qcow2')
+            images.stream(source, image, image_format)
+        images.assert_same(image, image_format, disk, 'qcow2')
 
 
 def test_a_gibibyte_of_alternating_holes(tmp_path):
@@ -123,32 +92,17 @@ def test_a_gibibyte_of_alternating_holes(tmp_path):
         for offset in range(0, GIB, 8 * KIB):
             os.pwrite(out.fileno(), data, offset)
     with nbd_servers.qemu_nbd(disk, 'raw') as source:
-        stream(source, image, 'qcow2')
-    assert_same(image, 'qcow2', disk, 'raw')
-
-
-def peak_memory(source, image):
-    """Stream into a file; bytes resident at the most, by the kernel's count.
-
-    Of the process's own life: ru_maxrss would count its parent's too.
-    """
-    with process.StreamProcess(request(source)) as running:
-        status = '/proc/%d/status' % running._process.pid
-        peak = 0
-        for chunk in running.chunks():
-            image.write(chunk)
-            with open(status) as lines:
-                peak = max([peak] + [int(line.split()[1]) * KIB
-                                     for line in lines if 'VmHWM' in line])
-    return peak
+        images.stream(source, image, 'qcow2')
+    images.assert_same(image, 'qcow2', disk, 'raw')
 
 
 def test_eight_tebibytes_of_nothing_but_a_little(tmp_path):
     disk, image = tmp_path / 'disk', tmp_path / 'image'
-    make_disk(disk, 8 * TIB, [(0, 3 * CLUSTER, 1), (5 * TIB + 4096, 512, 2),
-                              (8 * TIB - 512, 512, 3)])
+    images.make_disk(disk, 8 * TIB, [
+        (0, 3 * CLUSTER, 1), (5 * TIB + 4096, 512, 2),
+        (8 * TIB - 512, 512, 3)])
     with nbd_servers.qemu_nbd(disk, 'raw') as source, image.open('wb') as out:
-        peak = peak_memory(source, out)
+        peak = images.peak_memory(source, out)
     print('resident at most: %d KiB' % (peak // KIB))
     assert 0 < peak < MAX_RESIDENT
     domains.run('qemu-img', 'check', '-f', 'qcow2', image)
@@ -158,16 +112,16 @@ def test_eight_tebibytes_of_nothing_but_a_little(tmp_path):
 def test_memory_while_much_is_streamed():
     with nbd_servers.nbdkit('pattern', '2G') as source:
         with open(os.devnull, 'wb') as nowhere:
-            peak = peak_memory(source, nowhere)
+            peak = images.peak_memory(source, nowhere)
     print('resident at most: %d KiB' % (peak // KIB))
     assert 0 < peak < MAX_RESIDENT
 
 
 def test_an_iteration_is_always_the_whole_image(tmp_path):
     disk = tmp_path / 'disk'
-    make_disk(disk, 4 * MIB, [(0, 3 * MIB, 1)])
+    images.make_disk(disk, 4 * MIB, [(0, 3 * MIB, 1)])
     with nbd_servers.qemu_nbd(disk, 'raw') as source:
-        with body.ImageBody(request(source, 'raw')) as image:
+        with body.ImageBody(images.request(source, 'raw')) as image:
             assert len(image) == 4 * MIB
             broken_off = iter(image)
             next(broken_off)
@@ -185,14 +139,14 @@ def consume(running):
 def test_reads_that_fail_are_no_image():
     with nbd_servers.nbdkit('--filter=error', 'pattern', '20M',
                             'error-pread-rate=10%') as source:
-        running = process.StreamProcess(request(source, 'raw'))
+        running = process.StreamProcess(images.request(source, 'raw'))
         with pytest.raises(exception.StreamFailed, match='read at'):
             consume(running)
 
 
 def test_server_that_dies_is_no_image():
     with nbd_servers.nbdkit('pattern', '1G') as source:
-        running = process.StreamProcess(request(source, 'raw'))
+        running = process.StreamProcess(images.request(source, 'raw'))
         chunks = running.chunks()
         next(chunks)
         source.process.kill()
@@ -204,7 +158,7 @@ def test_server_that_dies_is_no_image():
 @pytest.mark.parametrize('signal', (9, 15, 11))
 def test_process_that_dies_is_no_image(signal):
     with nbd_servers.nbdkit('pattern', '1G') as source:
-        running = process.StreamProcess(request(source, 'raw'))
+        running = process.StreamProcess(images.request(source, 'raw'))
         chunks = running.chunks()
         next(chunks)
         running._process.send_signal(signal)
@@ -219,28 +173,28 @@ def test_process_that_dies_is_no_image(signal):
 def test_garbage_for_a_server_is_an_error(answer):
     with nbd_servers.garbage(answer) as source:
         with pytest.raises(exception.StreamFailed):
-            consume(process.StreamProcess(request(source)))
+            consume(process.StreamProcess(images.request(source)))
 
 
 def test_writable_export_is_refused(tmp_path):
     disk = tmp_path / 'disk'
-    make_disk(disk, MIB, [])
+    images.make_disk(disk, MIB, [])
     with nbd_servers._server(lambda sock: [
             'qemu-nbd', '--format', 'raw', '--persistent', '--socket', sock,
             str(disk)]) as source:
         with pytest.raises(exception.StreamFailed, match='writable'):
-            consume(process.StreamProcess(request(source)))
+            consume(process.StreamProcess(images.request(source)))
 
 
 def test_no_server_is_an_error(tmp_path):
     source = nbd_servers.export.Export(str(tmp_path / 'nothing'), '')
     with pytest.raises(exception.StreamFailed, match='nothing'):
-        consume(process.StreamProcess(request(source)))
+        consume(process.StreamProcess(images.request(source)))
 
 
 def test_process_ends_when_nobody_reads():
     with nbd_servers.nbdkit('pattern', '1G') as source:
-        running = process.StreamProcess(request(source, 'raw'))
+        running = process.StreamProcess(images.request(source, 'raw'))
         assert running.length
         os.close(running._data)
         assert running._process.wait(10) == 1
@@ -250,7 +204,7 @@ def test_process_ends_when_nobody_reads():
 
 def test_close_ends_a_process_in_the_middle():
     with nbd_servers.nbdkit('pattern', '1G') as source:
-        with process.StreamProcess(request(source, 'raw')) as running:
+        with process.StreamProcess(images.request(source, 'raw')) as running:
             next(running.chunks())
         assert running._process.returncode is not None
         running.close()

@@ -13,7 +13,9 @@
 """Nonsense in, a clear error out: all that parses what comes from outside."""
 
 import json
+import os
 import pathlib
+from unittest import mock
 import uuid
 
 import hypothesis
@@ -21,10 +23,13 @@ from hypothesis import strategies
 from lxml import etree
 import pytest
 
+from nova_snapdriver.capture import export
 from nova_snapdriver import exception
 from nova_snapdriver import image
 from nova_snapdriver import imagebackend
 from nova_snapdriver import journal
+from nova_snapdriver.stream import process
+from nova_snapdriver import verify
 
 ENTRY = {'version': 1, 'instance': str(uuid.uuid4()),
          'image': str(uuid.uuid4()), 'path': 'live',
@@ -101,6 +106,20 @@ def read(directory: pathlib.Path, content):
     return found
 
 
+def test_journal_with_what_is_no_file(tmp_path):
+    """A link, a pipe or a directory hides no other entry."""
+    (tmp_path / 'a.json').symlink_to('/etc/passwd')
+    os.mkfifo(tmp_path / 'b.json')
+    (tmp_path / 'c.json').mkdir()
+    assert [entry.instance for entry in read(
+        tmp_path, json.dumps(ENTRY).encode())] == [ENTRY['instance']]
+
+
+def test_progress_file_that_is_nested_deep(tmp_path):
+    (tmp_path / 'entry.progress').write_bytes(b'[' * (1 << 16))
+    assert len(read(tmp_path, json.dumps(ENTRY).encode())) == 1
+
+
 @hypothesis.given(JSON)
 def test_progress_file(tmp_path_factory, value):
     directory = tmp_path_factory.mktemp('journal')
@@ -115,6 +134,61 @@ def test_progress_file(tmp_path_factory, value):
 @hypothesis.given(strategies.text())
 def test_error_page_of_glance(text):
     assert 0 < len(image._message(text)) <= 300
+
+
+class Answer:
+    """A response of Glance's."""
+
+    def __init__(self, content):
+        self._content = content
+
+    def json(self):
+        return json.loads(self._content)
+
+
+@hypothesis.given(strategies.binary() | JSON.map(json.dumps))
+@hypothesis.example(b'[' * (1 << 16))
+@hypothesis.example(b'null')
+@hypothesis.example(b'<html>')
+def test_answer_of_glance(content):
+    try:
+        found = image._described(Answer(content))
+    except exception.UploadFailed as ex:
+        assert len(str(ex)) < 1000
+        return
+    image._changes({'status': 'active', 'properties': {'a': 1}}, found)
+
+
+REQUEST = process.Request(export.Export('/nowhere', ''), 'raw', 'sha512')
+ALGORITHMS = strategies.sampled_from(
+    ('sha512', 'sha256', 'md5', 'shake_128', '', 'x' * 10000))
+FIELDS = strategies.fixed_dictionaries({}, optional={
+    'status': JSON | strategies.just('active'),
+    'size': JSON | strategies.just(512),
+    'os_hash_algo': JSON | ALGORITHMS,
+    'os_hash_value': JSON | strategies.just('0' * 128)})
+
+
+@mock.patch.object(verify, '_read_again', return_value='1')
+@hypothesis.given(FIELDS, strategies.booleans())
+@hypothesis.example({'status': 'active', 'size': 512, 'os_hash_algo': ['a'],
+                     'os_hash_value': {}}, True)
+@hypothesis.example({'status': 'active', 'size': 512,
+                     'os_hash_algo': 'shake_128'}, True)
+@hypothesis.example({'status': 'active', 'size': 512,
+                     'os_hash_algo': 'sha512',
+                     'os_hash_value': 'x' * (1 << 20)}, True)
+@hypothesis.example({'status': 'x' * (1 << 20)}, True)
+def test_image_that_is_verified(read_again, stored, hashes):
+    """It is what was sent, or there is one error of a bounded length."""
+    sent = verify.Sent(REQUEST, 512, '0' * 128)
+    try:
+        verify.verify(stored, sent, hashes)
+    except exception.VerifyFailed as ex:
+        assert len(str(ex)) < 1000
+        return
+    assert stored['status'] == 'active' and stored['size'] == 512
+    assert not hashes or stored['os_hash_value'] in ('0' * 128, '1')
 
 
 @hypothesis.given(strategies.dictionaries(strategies.text(), JSON))

@@ -91,6 +91,40 @@ def test_killed_process_leaves_it_abandoned(entries, tmp_path):
     assert files(tmp_path) == []
 
 
+def test_what_was_sent_is_noted(entries, tmp_path):
+    whole = journal.Whole(3, 'sha512', 'ab')
+    with entries.begin(ENTRY) as record:
+        assert record.whole is None
+        record.note_whole(whole)
+        record.progress(3, 3)
+        assert record.whole == whole
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize('content', ('', '[]', '{"length": 3}', '7'))
+def test_nonsense_is_no_note_of_what_was_sent(content, entries, tmp_path):
+    with entries.begin(ENTRY) as record:
+        noted, = (tmp_path / 'journal').glob('*.json')
+        noted.with_suffix('.whole').write_text(content)
+        assert record.whole is None
+
+
+def test_what_never_became_an_entry_is_removed(entries, tmp_path):
+    with entries.begin(ENTRY) as record:
+        noted, = (tmp_path / 'journal').glob('*.json')
+        record.progress(1, 2)
+        stray, kept = noted.with_name('x.new'), noted.with_suffix('.new')
+        fresh = noted.with_name('y.new')
+        for path in (stray, kept, fresh):
+            path.touch()
+        for path in (stray, kept):
+            os.utime(path, (0, 0))
+        assert list(entries.abandoned()) == []
+        assert not stray.exists()
+        assert kept.exists() and fresh.exists()
+    assert files(tmp_path) == [fresh]
+
+
 VALUES = {'version': 1, **journal.dataclasses.asdict(ENTRY)}
 
 

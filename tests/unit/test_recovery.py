@@ -26,6 +26,7 @@ from tests.unit import test_journal
 @pytest.fixture
 def guest():
     found = mock.create_autospec(snap_guest.Guest, instance=True)
+    found.name = 'instance-1'
     found.copied_disk.return_value = None
     found.exists.return_value = True
     found.agent_refusal.return_value = None

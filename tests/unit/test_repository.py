@@ -22,7 +22,7 @@ import pytest
 from nova_snapdriver import conf
 
 ROOT = pathlib.Path(__file__).parents[2]
-QEMU_PROGRAMS = ('qemu-img', 'qemu-nbd', 'qemu-io')
+QEMU_PROGRAMS = ('qemu-img', 'qemu-nbd', 'qemu-io', 'qemu-storage-daemon')
 ANY_FORMAT = ('-f', '--format', '--source-format')
 # What has to be said in which case, one spelling of each; a subcommand that
 # is not named here reads one image.
@@ -31,7 +31,15 @@ FORMATS = {
     'convert': [ANY_FORMAT, ('-O', '--target-format')],
     'compare': [ANY_FORMAT, ('-F', '--compare-format')],
     'rebase': [ANY_FORMAT, ('-F', '--backing-format')],
+    'dd': [ANY_FORMAT, ('-O', '--target-format')],
 }
+# Functions of Nova's that run qemu-img: how many arguments say all formats.
+NOVAS = {'qemu_img_info': 2, 'privileged_qemu_img_info': 2,
+         'unprivileged_qemu_img_info': 2, 'convert_image': 4,
+         'convert_image_unsafe': 99, 'fetch_to_raw': 99,
+         'get_disk_backing_file': 3, 'get_disk_size': 2}
+UNKNOWN = '?'                           # of some word, in an f-string
+NO_FORMATS = ('', 'auto', 'probe', 'None')
 OPENS_NO_IMAGE = {'--version', '-V', '--help', '-h'}
 UNITS = re.compile(r'\b(seconds|bytes|[KMG]iB|percent)\b')
 
@@ -49,8 +57,10 @@ def text_of(node, names):
         case ast.Constant(value=str(text)):
             return text
         case ast.JoinedStr(values=parts):
-            return ''.join(text_of(part, names) or '' for part in parts)
-        case ast.Name(id=name):
+            return ''.join(text_of(part, names) or UNKNOWN for part in parts)
+        case ast.FormattedValue(value=value):
+            return text_of(value, names)
+        case ast.Name(id=name) | ast.Attribute(attr=name):
             return names.get(name)
         case ast.BinOp(left=left):
             return text_of(left, names)
@@ -59,74 +69,158 @@ def text_of(node, names):
 
 
 def constants(tree):
-    """The strings that a module gives names to."""
-    return {target.id: node.value.value
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Assign) and
-            isinstance(node.value, ast.Constant) and
-            isinstance(node.value.value, str)
-            for target in node.targets if isinstance(target, ast.Name)}
+    """The strings that a module gives names to, and attributes."""
+    found = {}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign(targets=targets,
+                            value=ast.Constant(value=str(text))):
+                pass
+            case ast.AnnAssign(target=target,
+                               value=ast.Constant(value=str(text))):
+                targets = [target]
+            case _:
+                continue
+        for target in targets:
+            name = getattr(target, 'id', getattr(target, 'attr', None))
+            found[name] = text
+    return found
+
+
+def is_program(word):
+    return pathlib.PurePath(word or '').name in QEMU_PROGRAMS
+
+
+def from_program(words):
+    """A command from the program on: sudo, prlimit and the like go before it.
+
+    A program's name that is given twice is the second time its argument 0.
+    """
+    for at, word in enumerate(words):
+        if is_program(word):
+            rest = words[at:]
+            return rest[1:] if len(rest) > 2 and rest[1] == word else rest
+    return []
+
+
+def elements_of(node, names):
+    """The words of a list, or of several that are added up; none if none."""
+    match node:
+        case ast.List(elts=elements) | ast.Tuple(elts=elements):
+            return [text_of(element, names) for element in elements]
+        case ast.BinOp(left=left, right=right, op=ast.Add()):
+            words = elements_of(left, names)
+            return words and words + (elements_of(right, names) or [None])
+        case ast.Call(args=elements) if len(elements) > 1:
+            return [text_of(element, names) for element in elements]
+        case _:
+            return None
 
 
 def commands(tree):
     """Yield what may be a call of a qemu program: line, words."""
     names = constants(tree)
+    added = {id(part) for node in ast.walk(tree)
+             if isinstance(node, ast.BinOp) and elements_of(node, names)
+             for part in ast.walk(node) if part is not node}
     for node in ast.walk(tree):
-        match node:
-            case ast.List(elts=elements) | ast.Tuple(elts=elements):
-                pass
-            case ast.Call(args=elements) if len(elements) > 1:
-                pass
-            case _:
-                continue
-        words = [text_of(element, names) for element in elements]
-        if words and pathlib.Path(words[0] or '').name in QEMU_PROGRAMS:
+        # Part of a command that was looked at as a whole.
+        if id(node) in added and isinstance(node, (ast.List, ast.Tuple,
+                                                   ast.BinOp)):
+            continue
+        words = from_program(elements_of(node, names) or [])
+        if words:
             yield node.lineno, words
+
+
+SUBCOMMANDS = ('amend', 'bench', 'bitmap', 'check', 'commit', 'compare',
+               'convert', 'create', 'dd', 'info', 'map', 'measure', 'rebase',
+               'resize', 'snapshot')
+SHELL = re.compile(
+    rf'(?:^|[\s;&|(`"\'/])((?:{"|".join(QEMU_PROGRAMS)})\s+(?:-|(?:'
+    rf'{"|".join(SUBCOMMANDS)})\s).*)')
 
 
 def shell_commands(tree):
     """Yield the strings that call a qemu program with arguments."""
-    pattern = re.compile(rf'({"|".join(QEMU_PROGRAMS)})\s+(-|[a-z]+\s)')
+    names = constants(tree)
     docstrings = {ast.get_docstring(node, clean=False)
                   for node in ast.walk(tree)
                   if isinstance(node, (ast.Module, ast.ClassDef,
                                        ast.FunctionDef))}
     for node in ast.walk(tree):
         match node:
-            case ast.Constant(value=str(text)) if (
-                    text not in docstrings and pattern.match(text)):
-                yield node.lineno, text.split()
+            case ast.Constant(value=str(text)):
+                pass
+            case ast.JoinedStr(values=parts):
+                text = ''.join(text_of(part, names) or UNKNOWN
+                               for part in parts)
+            case _:
+                continue
+        if text not in docstrings:
+            yield from in_shell(node.lineno, text)
+
+
+def in_shell(line, text):
+    for number, one in enumerate(text.splitlines()):
+        if (match := SHELL.search(one)):
+            yield line + number, match[1].split()
+
+
+def novas(tree):
+    """Yield the lines that have Nova look at an image without a format."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name),
+                          args=arguments, keywords=more) if (
+                              name in NOVAS and
+                              len(arguments) + len(more) < NOVAS[name]):
+                yield node.lineno
 
 
 def says(options, words):
-    """Whether one of the options is given: -f x, -fx, --format=x."""
-    return any(word == option or
-               (word.startswith(option) and not option.startswith('--')) or
-               word.startswith(f'{option}=')
-               for word in words for option in options)
+    """Whether one of the options is given, with a value: -f x, --format=x."""
+    for word, value in zip(words, [*words[1:], '']):
+        for option in options:
+            if word == option:
+                return value not in NO_FORMATS
+            if word.startswith(f'{option}='):
+                return word.removeprefix(f'{option}=') not in NO_FORMATS
+            if not option.startswith('--') and word.startswith(option):
+                return True
+    return False
 
 
 def names_formats(words):
     """Whether a call of a qemu program leaves no format to be guessed."""
-    words = [word or '' for word in words]
+    # What is not known is a value.
+    words = [UNKNOWN if word is None else word for word in words]
     if OPENS_NO_IMAGE.intersection(words[1:2]):
         return True
     if '--image-opts' in words:
         return any('driver=' in word for word in words)
+    if words[0].endswith('qemu-nbd') and words[-1].startswith('json:'):
+        return True             # has a driver at each level: test_nodes.py
+    if words[0].endswith('qemu-storage-daemon'):
+        return all('driver' in word for option, word in zip(words, words[1:])
+                   if option == '--blockdev')
     if not all(says(options, words[1:])
                for options in FORMATS.get(words[1], [ANY_FORMAT])):
         return False
-    has_backing = words[1] == 'create' and says(['-b'], words[2:])
+    has_backing = words[1] in ('create', 'convert') and (
+        says(['-b', '-B'], words[2:]))
     return not has_backing or says(['-F'], words[2:])
 
 
 def unsafe_calls(tree):
     """The lines with a qemu program that would have to guess a format."""
-    found = [*commands(tree), *shell_commands(tree)]
-    # A list of the programs' names calls none of them.
-    return [line for line, words in found
-            if len(words) > 1 and words[1] not in QEMU_PROGRAMS and
-            not names_formats(words)]
+    found = [line for line, words in commands(tree)
+             # A list of the programs' names calls none of them.
+             if len(words) > 1 and not is_program(words[1]) and
+             not names_formats(words)]
+    found += [line for line, words in shell_commands(tree)
+              if not names_formats(words)]
+    return found + list(novas(tree))
 
 
 @pytest.mark.parametrize('text', [
@@ -145,6 +239,33 @@ def unsafe_calls(tree):
     "TOOL = 'qemu-img'\nrun([TOOL, 'info', a])",
     "run('qemu-img info %s' % path, shell=True)",
     "run(f'qemu-img info {path}', shell=True)",
+    # Not as the first word.
+    "run(['prlimit', '--as=1', 'qemu-img', 'info', a])",
+    "run('sudo', '-n', '/usr/bin/qemu-img', 'check', a)",
+    "os.execlp('qemu-img', 'qemu-img', 'info', a)",
+    "run('cd /x && qemu-img info a', shell=True)",
+    "run('sh', '-c', 'x=$(qemu-img info a)')",
+    "run(f'{sudo} qemu-img convert -O raw {a} {b}', shell=True)",
+    "TOOL = 'qemu-img'\nrun(f'{TOOL} info {a}', shell=True)",
+    # By another name.
+    "TOOL: str = '/usr/bin/qemu-img'\nrun([TOOL, 'info', a])",
+    "class A:\n    TOOL = 'qemu-img'\n    def f(s): run([s.TOOL, 'info', a])",
+    # Put together.
+    "run(['qemu-img', 'info'] + [a])",
+    "run(['qemu-img'] + ['convert', '-f', 'raw'] + [a, b])",
+    # A format that is none.
+    "run(['qemu-img', 'info', '-f', '', a])",
+    "run(['qemu-nbd', '--format=', a])",
+    "run(['qemu-img', 'dd', '-f', 'raw', 'if=a', 'of=b'])",
+    "run(['qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2', '-B', a, b, c])",
+    "run(['qemu-img', 'measure', '-O', 'qcow2', a])",
+    "run(['qemu-img', 'rebase', '-f', 'qcow2', '-b', a, b])",
+    "run(['qemu-storage-daemon', '--blockdev', 'filename=a'])",
+    # By Nova.
+    "images.qemu_img_info(path)",
+    "nova.privsep.qemu.privileged_qemu_img_info(path)",
+    "images.convert_image_unsafe(a, b, 'raw')",
+    "libvirt_utils.get_disk_backing_file(path, basename=False)",
 ])
 def test_guard_sees_unsafe_calls(text):
     assert unsafe_calls(ast.parse(text))
@@ -163,6 +284,11 @@ def test_guard_sees_unsafe_calls(text):
     "run(['qemu-nbd', '--format=raw', '--read-only', a])",
     "run(['qemu-nbd', f'--format={disk_format}', a])",
     "shutil.which('qemu-nbd')",
+    "run(['prlimit', '--as=1', 'qemu-nbd', '--', 'json:' + description])",
+    "run(['qemu-img', 'info'] + ['-f', 'raw', a])",
+    "TOOL = 'qemu-img'\nrun(f'{TOOL} info -f raw {a}', shell=True)",
+    "nova.privsep.qemu.privileged_qemu_img_info(path, 'qcow2')",
+    "run('cd /x && qemu-img info -f raw a', shell=True)",
     "PROGRAMS = ('qemu-img', 'qemu-nbd')",
     "missing.append('qemu-nbd (package qemu-utils)')",
     "def f():\n    'qemu-img info probes, so we do not.'\n",
@@ -175,6 +301,21 @@ def test_qemu_programs_are_told_the_format():
     found = [f'{path}:{line}'
              for path, tree in sources('nova_snapdriver', 'lab')
              for line in unsafe_calls(tree)]
+    assert not found
+
+
+def scripts():
+    """The files that a shell runs."""
+    return [path for folder in ('lab', '.ci', 'etc', 'tests')
+            for path in (ROOT / folder).rglob('*')
+            if path.is_file() and path.suffix in ('', '.sh')]
+
+
+def test_scripts_tell_qemu_programs_the_format():
+    assert ROOT / 'lab' / 'run' in scripts()
+    found = [f'{path}:{line}' for path in scripts()
+             for line, words in in_shell(1, path.read_text())
+             if not names_formats(words)]
     assert not found
 
 

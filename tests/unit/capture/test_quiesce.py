@@ -112,15 +112,17 @@ def test_thaw_is_tried_again(guest):
     assert guest.thaw.call_count == 2
 
 
-def test_thaw_that_does_not_work_is_told(guest):
-    guest.thaw.side_effect = snap_guest.AgentError('hangs')
+def test_thaw_that_does_not_work_is_told_and_tried_later(guest):
+    thawed = hang_for_a_while(guest)
     with pytest.raises(exception.ThawFailed, match='domfsthaw instance-1'):
         with frozen(guest):
             pass
-    assert guest.mock_calls[-1] == mock.call.reset_agent_timeout()
+    guest.reset_agent_timeout.assert_called_with()
+    assert thawed.wait(10)
 
 
-def test_a_freeze_that_comes_late_is_thawed(guest):
+def hang_for_a_while(guest):
+    """Longer than a snapshot waits."""
     thawed = threading.Event()
     errors = [snap_guest.AgentError('hangs') for _ in range(5)]
 
@@ -129,8 +131,13 @@ def test_a_freeze_that_comes_late_is_thawed(guest):
             raise errors.pop()
         thawed.set()
 
-    fail_freeze(guest)
     guest.thaw.side_effect = thaw
+    return thawed
+
+
+def test_a_freeze_that_comes_late_is_thawed(guest):
+    fail_freeze(guest)
+    thawed = hang_for_a_while(guest)
     with frozen(guest) as consistency:
         assert consistency is export.Consistency.CRASH
     assert thawed.wait(10)
@@ -141,3 +148,33 @@ def test_guest_that_is_gone_needs_no_thaw(guest):
     with frozen(guest):
         pass
     guest.thaw.assert_called_once_with()
+
+
+def test_guest_that_stays_frozen_for_too_long_is_thawed(guest):
+    settings = quiesce.Settings(5, True, False, freeze_timeout=1)
+    thawed = threading.Event()
+    guest.thaw.side_effect = thawed.set
+    with pytest.raises(exception.CaptureFailed, match='freeze_timeout'):
+        with quiesce.frozen(guest, settings):
+            assert thawed.wait(30)
+    # Whoever it was that thawed it, it is asked again at the end.
+    assert guest.thaw.call_count == 2
+
+
+def test_an_error_of_the_capture_is_the_one_to_see(guest):
+    settings = quiesce.Settings(5, True, False, freeze_timeout=1)
+    thawed = threading.Event()
+    guest.thaw.side_effect = thawed.set
+    with pytest.raises(ZeroDivisionError):
+        with quiesce.frozen(guest, settings):
+            assert thawed.wait(30)
+            raise ZeroDivisionError
+
+
+def test_guest_that_is_thawed_in_time_is_left_alone(guest):
+    settings = quiesce.Settings(5, True, False, freeze_timeout=60)
+    with quiesce.frozen(guest, settings):
+        pass
+    guest.thaw.assert_called_once_with()
+    assert not any(isinstance(one, threading.Timer)
+                   for one in threading.enumerate())

@@ -78,7 +78,8 @@ def test_longest_path_of_a_socket():
     rest = '/snapdriver-01234567/nbd'
     longest = '/'.ljust(workspace.MAX_SOCKET_PATH - len(rest), 'd')
     with mock.patch('os.path.isdir', return_value=True), \
-            mock.patch('os.access', return_value=True):
+            mock.patch('os.access', return_value=True), \
+            mock.patch.object(workspace, '_require_trusted'):
         workspace.check(workspace.locate(longest))
         with pytest.raises(exception.DirectoryUnusable, match='108 bytes'):
             workspace.check(workspace.locate(longest + 'd'))
@@ -101,3 +102,36 @@ def test_first_closed_directory_is_named(tmp_path):
     assert found is not None
     assert str(closed).startswith(found)
     assert workspace.unreachable(str(inner), 0, 0) is None
+
+
+def test_link_to_the_scratch_directory_is_followed_once(tmp_path):
+    real, link = tmp_path / 'real', tmp_path / 'link'
+    real.mkdir()
+    link.symlink_to(real)
+    place = workspace.locate(str(link))
+    link.unlink()
+    with workspace.private(place, None):
+        assert [path.name for path in real.iterdir()] == [
+            os.path.basename(place.path)]
+
+
+def test_directory_of_another_user_is_not_trusted(tmp_path):
+    info = os.stat(tmp_path)
+    theirs = os.stat_result((*info[:4], OTHER_USER, *info[5:10]))
+    with mock.patch('os.stat', return_value=theirs), \
+            mock.patch.object(workspace, '_trusted', return_value={0}):
+        with pytest.raises(exception.DirectoryUnusable,
+                           match='belongs to user %d' % OTHER_USER):
+            workspace._require_trusted(str(tmp_path))
+
+
+@pytest.mark.parametrize('bits, trusted', (
+    (0o755, True), (0o770, True), (0o1777, True), (0o777, False)))
+def test_directory_that_everybody_writes_is_not_trusted(tmp_path, bits,
+                                                        trusted):
+    tmp_path.chmod(bits)
+    if trusted:
+        workspace.check(workspace.locate(str(tmp_path)))
+        return
+    with pytest.raises(exception.DirectoryUnusable, match='everybody'):
+        workspace.check(workspace.locate(str(tmp_path)))

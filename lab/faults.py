@@ -1,0 +1,63 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""The fault harness: one row for each thing that goes wrong."""
+
+import argparse
+import collections.abc
+import dataclasses
+import json
+import pathlib
+
+from lab import harness
+from lab import kills
+from lab import outside
+from lab import stack
+
+DRIVERS = ('ours', 'stock')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--json', metavar='FILE', type=pathlib.Path,
+                        help='write the rows there, too')
+    parser.add_argument('--seed', metavar='N', type=int, default=1,
+                        help='decides all random moments')
+    parser.add_argument('--only', metavar='WORDS', action='append',
+                        default=[], help='the rows with this in their names')
+    parser.add_argument('--driver', choices=DRIVERS, default=DRIVERS[0])
+
+
+def run(lab: stack.Stack, target: pathlib.Path | None, seed: int,
+        only: collections.abc.Sequence[str], driver: str) -> int:
+    """Try all faults on a lab that is up; returns the exit status.
+
+    :param only: words of which a row's name has to have one
+    """
+    def wanted(name: str) -> bool:
+        return not only or any(word in name for word in only)
+
+    print(harness.HEADINGS)
+    with harness.Harness(lab, driver, seed) as bench:
+        outside.Outside(bench).run(
+            [one for one in outside.listed(driver) if wanted(one.name)])
+        if driver == 'ours':
+            kills.Kills(bench).run(
+                [one for one in kills.cases() if wanted(one.name)])
+        rows = bench.rows
+    if target is not None:
+        target.write_text(json.dumps(
+            {'rows': [dataclasses.asdict(row) for row in rows]},
+            indent=2) + '\n')
+    fine = [row for row in rows if row.ok]
+    print(f'{len(fine)} of {len(rows)} rows are ok')
+    return 0 if rows and len(fine) == len(rows) else 1

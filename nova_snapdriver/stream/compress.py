@@ -1,0 +1,152 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Clusters compressed by several threads, in the order of the disk."""
+
+import collections
+from collections.abc import Callable
+from concurrent import futures
+import queue
+import threading
+import types
+from typing import Self
+
+from nova_snapdriver.stream import codec as stream_codec
+from nova_snapdriver.stream import extents
+from nova_snapdriver.stream import pipeline
+
+# A cluster that saves less than a page is not worth the time of everybody who
+# reads the image.
+_MIN_SAVED = 4096
+MAX_PACKED = extents.CLUSTER_SIZE - _MIN_SAVED
+
+# One connection to an export does not feed more.
+MAX_THREADS = pipeline.BUFFERS
+
+# A bytearray, and on the left: it compares itself with a memoryview by
+# memcmp(); bytes, and the memoryview itself, go byte by byte.
+_ZEROS = bytearray(extents.CLUSTER_SIZE)
+
+ZEROS = None
+PLAIN = b''
+# A cluster: compressed, or one of these two.
+Packed = bytes | None
+
+
+class Compressor:
+    """Takes what a :class:`pipeline.Reader` reads, gives compressed clusters.
+
+    Not more is on the way than the reader has buffers: one is free again when
+    the clusters in it have been given on.
+
+    :param codec: a name of codec.COMPRESSORS, or none to look for zeros only
+    :param give: gets a block's place on the disk and the clusters in it
+    :param check: raises when all of it has no use any more
+    """
+
+    def __init__(self, codec: str | None, threads: int,
+                 give: Callable[[int, list[Packed]], None],
+                 check: Callable[[], None]) -> None:
+        self._codec = codec
+        self._give = give
+        self.check = check
+        self._local = threading.local()
+        self._pool = futures.ThreadPoolExecutor(min(threads, MAX_THREADS))
+        self._blocks: collections.deque[
+            tuple[pipeline.Block, futures.Future[list[Packed]]]] = (
+                collections.deque())
+        self._buffers: collections.deque[memoryview] = collections.deque()
+        self.free = _Free(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None,
+                 exc: BaseException | None,
+                 traceback: types.TracebackType | None) -> None:
+        try:
+            if exc is None:
+                self.drain()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+
+    def put(self, block: pipeline.Block) -> None:
+        self._blocks.append(
+            (block, self._pool.submit(self._pack, block.content)))
+
+    def drain(self) -> None:
+        """Give on all that was put."""
+        while self._blocks:
+            self._next()
+
+    def _next(self) -> None:
+        block, packing = self._blocks.popleft()
+        self._give(block.offset, packing.result())
+        assert block.buffer is not None
+        self._buffers.append(block.buffer)
+
+    def buffer(self, wait: bool) -> memoryview:
+        """A free buffer; gives on what is ready, or the first if it must.
+
+        :raises queue.Empty: there is none yet, and it must not wait
+        """
+        while self._blocks and self._blocks[0][1].done():
+            self._next()
+        if not self._buffers:
+            if not wait:
+                raise queue.Empty
+            self._next()
+        return self._buffers.popleft()
+
+    def add(self, buffer: memoryview) -> None:
+        self._buffers.append(buffer)
+
+    def _pack(self, content: memoryview) -> list[Packed]:
+        compress = self._compressor()
+        return [_packed(content[at:at + extents.CLUSTER_SIZE], compress)
+                for at in range(0, len(content), extents.CLUSTER_SIZE)]
+
+    def _compressor(self) -> stream_codec.Compress | None:
+        """The one of this thread."""
+        if self._codec is None:
+            return None
+        if not hasattr(self._local, 'compress'):
+            self._local.compress = stream_codec.COMPRESSORS[self._codec]()
+        found: stream_codec.Compress = self._local.compress
+        return found
+
+
+class _Free:
+    """The buffers, as a reader gets them: by way of what gives on."""
+
+    def __init__(self, compressor: Compressor) -> None:
+        self._compressor = compressor
+
+    def get(self, block: bool) -> memoryview:
+        return self._compressor.buffer(block)
+
+    def put(self, buffer: memoryview) -> None:
+        self._compressor.add(buffer)
+
+
+def _packed(cluster: memoryview,
+            compress: stream_codec.Compress | None) -> Packed:
+    short = extents.CLUSTER_SIZE - len(cluster)
+    if short:
+        # The disk ends in it. It is a whole one in the image.
+        cluster = memoryview(bytes(cluster) + bytes(short))
+    if _ZEROS == cluster:
+        return ZEROS
+    if compress is None:
+        return PLAIN
+    packed = compress(cluster)
+    return packed if len(packed) <= MAX_PACKED else PLAIN

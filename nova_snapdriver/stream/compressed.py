@@ -1,0 +1,83 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The second pass of a compressed image: written as it was surveyed."""
+
+from collections.abc import Iterator
+import dataclasses
+
+from nova_snapdriver.stream import compress
+from nova_snapdriver.stream import keep as stream_keep
+from nova_snapdriver.stream import nbd
+from nova_snapdriver.stream import pipeline
+from nova_snapdriver.stream import qcow2_compressed
+from nova_snapdriver.stream import survey
+
+
+@dataclasses.dataclass(frozen=True)
+class CompressedImage:
+    """A qcow2 image of a disk, compressed.
+
+    :param keep: what the survey has kept; the rest is compressed again
+    """
+
+    found: survey.Found
+    settings: survey.Settings
+    keep: stream_keep.Keep
+    layout: qcow2_compressed.CompressedLayout
+
+    @property
+    def length(self) -> int:
+        return self.layout.length
+
+    def write(self, source: pipeline.Source, writer: pipeline.Writer) -> None:
+        """Send the image.
+
+        :raises ExportError: the source failed, or it does not hold still
+        :raises PipeClosed: nobody reads the image any more
+        """
+        reader = pipeline.Reader(source, writer)
+        reader.run(self.layout.segments())
+        filler = pipeline.Filler(writer)
+        for chunk in self.keep.chunks():
+            filler.add(chunk)
+        self._again(source, writer, filler)
+        filler.add(memoryview(bytes(self.layout.padding)))
+        filler.flush()
+
+    def _again(self, source: pipeline.Source, writer: pipeline.Writer,
+               filler: pipeline.Filler) -> None:
+        """Compress what was not kept."""
+        sizes = filter(None, self.found.sizes)
+        for _ in range(self.keep.clusters):
+            next(sizes)
+
+        def give(offset: int, packed: list[compress.Packed]) -> None:
+            for content in packed:
+                _same(offset, content, sizes)
+                assert content is not None
+                filler.add(memoryview(content))
+
+        with compress.Compressor(self.settings.codec, self.settings.threads,
+                                 give, writer.check) as compressor:
+            pipeline.Reader(source, compressor).run(
+                self.layout.rest(self.keep.clusters))
+
+
+def _same(offset: int, content: compress.Packed,
+          sizes: Iterator[int]) -> None:
+    """:raises ExportError: a cluster is not as long as the survey has it"""
+    found, expected = len(content or b''), next(sizes)
+    if found != expected:
+        raise nbd.ExportError(
+            'the data near %d compressed to %d bytes, and to %d when they '
+            'were surveyed' % (offset, found, expected))

@@ -1,0 +1,111 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What the first pass has compressed, kept for the second one.
+
+In memory first, then in a file without a name. What does not fit is no error:
+it is compressed again.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import os
+import tempfile
+import types
+from typing import Self
+
+from oslo_utils import units
+
+_IN_MEMORY = 32 * units.Mi
+_CHUNK = units.Mi
+
+
+class Keep:
+    """The first compressed clusters of a disk, one after the other.
+
+    :param directory: where the file is made that takes what is too much for
+        memory; none for no file
+    :param limit: bytes that it keeps at the most
+    """
+
+    def __init__(self, directory: str | None, limit: int) -> None:
+        self._directory = directory
+        self._limit = limit
+        self._memory = bytearray()
+        self._file: int | None = None
+        self._full = False
+        self.clusters = 0
+        self.length = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None,
+                 exc: BaseException | None,
+                 traceback: types.TracebackType | None) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def append(self, content: bytes) -> None:
+        """Keep a cluster, unless one before it was not kept."""
+        if self._full or self.length + len(content) > self._limit:
+            self._full = True
+            return
+        if self._file is None and len(self._memory) < _IN_MEMORY:
+            self._memory += content
+        elif not self._written(content):
+            self._full = True
+            return
+        self.clusters += 1
+        self.length += len(content)
+
+    def _written(self, content: bytes) -> bool:
+        try:
+            if self._file is None:
+                self._file = self._open()
+            # A short write ends what is kept, and the rest is not read.
+            return os.write(self._file, content) == len(content)
+        except OSError:
+            return False                # no room, or not allowed to
+
+    def _open(self) -> int:
+        """A file of ours alone, which goes with this process."""
+        if self._directory is None:
+            raise FileNotFoundError('no directory for it')
+        file, name = -1, ''
+        with contextlib.suppress(OSError):
+            return os.open(self._directory,
+                           os.O_TMPFILE | os.O_RDWR | os.O_EXCL, 0o600)
+        # Some network file systems cannot do that.
+        file, name = tempfile.mkstemp(dir=self._directory)
+        os.unlink(name)
+        return file
+
+    def chunks(self) -> Iterator[memoryview]:
+        """All that is kept, in order.
+
+        :raises OSError: it cannot be read any more
+        """
+        memory = memoryview(self._memory)
+        for at in range(0, len(memory), _CHUNK):
+            yield memory[at:at + _CHUNK]
+        at, end = 0, self.length - len(memory)
+        buffer = memoryview(bytearray(_CHUNK))
+        while at < end:
+            count = os.preadv(self._file or 0, [buffer], at)
+            if not count:
+                raise OSError('the kept clusters end at %d of %d bytes' %
+                              (at, end))
+            count = min(count, end - at)
+            yield buffer[:count]
+            at += count

@@ -1,0 +1,122 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The first pass over a disk: what is in each cluster.
+
+The export shows one point in time, so that a second pass finds the same.
+"""
+
+import array
+from collections.abc import Callable
+from collections.abc import Iterator
+import dataclasses
+import itertools
+
+from nova_snapdriver.stream import compress
+from nova_snapdriver.stream import extents
+from nova_snapdriver.stream import keep as stream_keep
+from nova_snapdriver.stream import layout
+from nova_snapdriver.stream import pipeline
+
+Progress = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How to look.
+
+    :param codec: a name of codec.COMPRESSORS, or none to look for zeros only
+    """
+
+    codec: str | None
+    threads: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What was found.
+
+    :param clusters: those which hold something other than zeros
+    :param sizes: of each of these in order: bytes if it is to be compressed,
+        0 if it is to stay as it is. Two bytes for 64 KiB, or 32 MiB for 1 TiB
+        of data
+    """
+
+    clusters: extents.ClusterMap
+    sizes: 'array.array[int]'
+
+    def runs(self, packed: bool) -> Iterator[tuple[int, int]]:
+        """The runs of clusters of one kind, as (first, end), in order."""
+        sizes = iter(self.sizes)
+        for first, end in self.clusters.runs():
+            kinds = map(bool, itertools.islice(sizes, end - first))
+            for kind, group in itertools.groupby(kinds):
+                count = sum(1 for _ in group)
+                if kind is packed:
+                    yield first, first + count
+                first += count
+
+
+class _Survey:
+    """Takes notes of clusters.
+
+    :param clusters: the map, in which those that turn out to be zeros are
+        taken out. In place, behind the reader: a second map would be another
+        16 MiB for 8 TiB
+    """
+
+    def __init__(self, clusters: extents.ClusterMap, keep: stream_keep.Keep,
+                 progress: Progress) -> None:
+        self._clusters = clusters
+        self._keep = keep
+        self._progress = progress
+        self._all = clusters.count()
+        self._done = 0
+        self.sizes = array.array('H')
+
+    def give(self, offset: int, packed: list[compress.Packed]) -> None:
+        first = offset // extents.CLUSTER_SIZE
+        for cluster, content in enumerate(packed, first):
+            if content is compress.ZEROS:
+                self._clusters.clear(cluster)
+                continue
+            self.sizes.append(len(content))
+            if content:
+                self._keep.append(content)
+        self._done += len(packed)
+        self._progress(self._done * extents.CLUSTER_SIZE,
+                       self._all * extents.CLUSTER_SIZE)
+
+
+def survey(source: pipeline.Source, clusters: extents.ClusterMap,
+           settings: Settings, keep: stream_keep.Keep,
+           check: Callable[[], None], progress: Progress) -> Found:
+    """Read all data of a disk.
+
+    :param clusters: the map; it loses the clusters that read as zeros
+    :param keep: gets the compressed clusters
+    :param check: raises when the survey has no use any more
+    :param progress: called with the bytes read, and those to be read
+    :raises ExportError: the source failed
+    """
+    notes = _Survey(clusters, keep, progress)
+    with compress.Compressor(settings.codec, settings.threads, notes.give,
+                             check) as compressor:
+        pipeline.Reader(source, compressor).run(_reads(clusters))
+    return Found(clusters, notes.sizes)
+
+
+def _reads(clusters: extents.ClusterMap) -> Iterator[layout.Read]:
+    for first, end in clusters.runs():
+        start = first * clusters.cluster_size
+        stop = min(end * clusters.cluster_size, clusters.disk_size)
+        yield layout.Read(start, stop - start)
