@@ -37,6 +37,8 @@ RATIOS = {
 NOTHING = '–'
 AXES = {'servers': '{} servers at once', 'data': '{} MiB of data',
         'virtual': '{} GiB, as good as empty'}
+# With less than that nothing but the lab's own services runs.
+BUSY_LOAD = 1.5
 GROWTH = ['', '', 'time, s', 'memory, MiB']
 MACHINE = (
     '{cpu}, {cores} cores, {memory_gib} GiB; {system}, Linux {kernel},'
@@ -151,13 +153,16 @@ def rst(rows: figures.Rows, machine: dict[str, object],
         grown: collections.abc.Sequence[scaling.Point] = ()) -> str:
     """The same for the documentation, with the ratios."""
     found = [MACHINE.format(**machine), '']
+    if float(str(machine['load_before'])) > BUSY_LOAD:
+        found += ['Other programs kept this machine busy meanwhile: the'
+                  ' figures show what is measured, and are no measure.', '']
     for disk in figures.disks(rows):
         runs = max(row.number for row in figures.of(rows, disk))
         found += _list_table(
             f'{disk[0].upper()}{disk[1:]}: medians of {runs}',
             [['', *(column.title for column in COLUMNS)],
              *cells(rows, disk)])
-    ratios = [[RATIOS[name], NOTHING if value is None else f'{value:g}']
+    ratios = [[RATIOS[name], NOTHING if value is None else f'{value:.10g}']
               for name, value in figures.ratios(rows).items()]
     found += _list_table('Ratios of the medians', [['', ''], *ratios])
     if grown:
