@@ -37,8 +37,8 @@ RATIOS = {
 NOTHING = '–'
 AXES = {'servers': '{} servers at once', 'data': '{} MiB of data',
         'virtual': '{} GiB, as good as empty'}
-# With less than that nothing but the lab's own services runs.
-BUSY_LOAD = 1.5
+# Of a core. The start of the lab's own services makes less.
+BUSY_LOAD = 2.0
 GROWTH = ['', '', 'time, s', 'memory, MiB']
 MACHINE = (
     '{cpu}, {cores} cores, {memory_gib} GiB; {system}, Linux {kernel},'
@@ -153,7 +153,7 @@ def rst(rows: figures.Rows, machine: dict[str, object],
         grown: collections.abc.Sequence[scaling.Point] = ()) -> str:
     """The same for the documentation, with the ratios."""
     found = [MACHINE.format(**machine), '']
-    if float(str(machine['load_before'])) > BUSY_LOAD:
+    if _is_busy(machine):
         found += ['Other programs kept this machine busy meanwhile: the'
                   ' figures show what is measured, and are no measure.', '']
     for disk in figures.disks(rows):
@@ -169,6 +169,11 @@ def rst(rows: figures.Rows, machine: dict[str, object],
         found += _list_table('How the time grows, one run each',
                              [GROWTH, *points(grown)])
     return '\n'.join(found)
+
+
+def _is_busy(machine: dict[str, object]) -> bool:
+    load, cores = machine['load_before'], machine['cores']
+    return float(str(load)) > BUSY_LOAD * int(str(cores))
 
 
 def _list_table(title: str, lines: list[list[str]]) -> list[str]:

@@ -82,7 +82,10 @@ def test_tables():
     machine = dict.fromkeys(
         ('cpu', 'cores', 'memory_gib', 'system', 'kernel', 'file_system',
          'virt_type', 'qemu', 'libvirt', 'nova', 'glance', 'python'), 'x')
-    rst = table.rst(ROWS, {**machine, 'load_before': 0.5})
+    machine |= {'cores': 2, 'load_before': 0.5}
+    rst = table.rst(ROWS, machine)
+    assert 'no measure' not in rst
+    assert 'no measure' in table.rst(ROWS, {**machine, 'load_before': 9.0})
     assert '.. list-table:: Random: medians of 1' in rst
     assert '     - 10.0' in rst
     assert '- -' not in rst
