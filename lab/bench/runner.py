@@ -135,7 +135,8 @@ class Bench:
     def _check_space(self) -> None:
         settings.make_directory(self.folder)
         free = shutil.disk_usage(self.folder).free
-        needed = COPIES * max(disk.bytes for disk in self.disks)
+        needed = COPIES * max(self.grows_to * disks.MI,
+                              *(disk.bytes for disk in self.disks))
         if free < needed:
             raise settings.LabError(
                 f'{self.folder} has {free >> 30} GiB left, and this needs'
