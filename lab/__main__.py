@@ -21,6 +21,7 @@ import sys
 import typing
 
 from lab import attacks
+from lab.bench import runner as bench
 from lab import config
 from lab import demo
 from lab import faults
@@ -66,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
         'stopped', help='how long a server is down for a cold snapshot')
     down.add_argument('--json', metavar='FILE', type=pathlib.Path,
                       help='write the figures there, too')
+    bench.add_arguments(commands.add_parser(
+        'bench', help='how quick each way is, and what it costs'))
     faults.add_arguments(commands.add_parser(
         'faults', help='let everything go wrong, and see what is left'))
     soak.add_arguments(commands.add_parser(
@@ -128,6 +131,7 @@ _ON_LAB: dict[str, _Action[int]] = {
         lab, _from_caller(arguments.json), arguments.only),
     'stopped': lambda lab, arguments: stopped.run(
         lab, _from_caller(arguments.json)),
+    'bench': lambda lab, arguments: bench.run(lab, arguments, _from_caller),
     'faults': lambda lab, arguments: faults.run(
         lab, _from_caller(arguments.json), arguments.seed, arguments.only,
         arguments.driver),

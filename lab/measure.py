@@ -14,6 +14,7 @@
 
 import collections.abc
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -258,22 +259,25 @@ class Observer:
             self._next_look = now + DOMAIN_POLL_SECONDS
             self.persistent.append(self._server.domain.persistent())
 
+    def gaps(self) -> tuple[float, ...]:
+        """The times between two writes by the guest's clock, in seconds."""
+        return _gaps(beat.uptime for beat in self.beats)
+
     def gap(self) -> float:
-        """The longest time between two writes by the guest's clock, s."""
-        return _longest(beat.uptime for beat in self.beats)
+        """The longest of them."""
+        return max(self.gaps(), default=0.0)
 
     def host_gap(self) -> float:
         """The same by the host's clock, to SAMPLE_SECONDS.
 
         The guest's clock stands still while its CPU is stopped.
         """
-        return _longest(beat.seen for beat in self.beats)
+        return max(_gaps(beat.seen for beat in self.beats), default=0.0)
 
 
-def _longest(times: collections.abc.Iterable[float]) -> float:
-    known = list(times)
-    gaps = [later - one for one, later in zip(known, known[1:])]
-    return round(max(gaps, default=0.0), 3)
+def _gaps(times: collections.abc.Iterable[float]) -> tuple[float, ...]:
+    return tuple(round(later - one, 3)
+                 for one, later in itertools.pairwise(times))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -292,43 +296,40 @@ class Run:
     path: str | None = None
     consistency: str | None = None
     freeze_seconds: float | None = None
+    #: By time.time(): when the clock started.
+    began_at: float = 0.0
+    #: All times between two writes of the guest, by its own clock.
+    write_gaps: tuple[float, ...] = ()
+
+
+def idle_gaps(target: Server, folder: pathlib.Path,
+              seconds: float) -> tuple[float, ...]:
+    """The gaps while nothing is done to the guest, in seconds."""
+    with Observer(target, folder) as seen:
+        time.sleep(seconds)
+    return seen.gaps()
 
 
 def idle_gap(target: Server, folder: pathlib.Path,
              seconds: float) -> float:
-    """The longest gap while nothing is done to the guest, in seconds."""
-    with Observer(target, folder) as seen:
-        time.sleep(seconds)
-    return seen.gap()
+    """The longest of them."""
+    return max(idle_gaps(target, folder, seconds), default=0.0)
 
 
-def snapshot(api: cloud.Cloud, target: Server, name: str) -> Run:
-    """Take a snapshot with the `openstack` command, and watch it.
+# Asks for a snapshot of a server by a name; returns the image's id, and when
+# the clock starts, by time.monotonic().
+Request = collections.abc.Callable[[cloud.Cloud, Server, str],
+                                   tuple[str, float]]
 
-    The clock starts when Nova's API has accepted the request, which shows
-    by the image in Glance: the API makes it while it answers. What the
-    command itself takes to start is left out. It stops when the image is
-    active: when Glance has answered its upload. The first is seen to
-    IMAGE_POLL_SECONDS, the second to SAMPLE_SECONDS.
+
+def by_command(api: cloud.Cloud, target: Server,
+               name: str) -> tuple[str, float]:
+    """Run the `openstack` command, as an operator does.
+
+    The clock starts when Nova's API has accepted the request, which shows by
+    the image in Glance, to IMAGE_POLL_SECONDS: the API makes it while it
+    answers. What the command itself takes to start is left out.
     """
-    conf = api.settings
-    log = conf.log('nova-compute')
-    said_before = log.stat().st_size
-    requests = Said(conf.log('glance'))
-    settle(disk_files(target))
-    with Observer(target, conf.snapshots) as seen:
-        image_id, began = _request(api, target, name)
-        _wait_stored(api, image_id, requests)
-        seconds = time.monotonic() - began
-        image = _wait_active(api, image_id)
-    api.wait_server(target.id)
-    run = _run(seen, image, seconds)
-    return _with_log(run, image, log, said_before)
-
-
-def _request(api: cloud.Cloud, target: Server,
-             name: str) -> tuple[str, float]:
-    """Run the command; returns the image's id, and when it appeared."""
     child = api.start_openstack('server', 'image', 'create', '--name', name,
                                 target.id)
     found: list[cloud.Json] = []
@@ -345,6 +346,36 @@ def _request(api: cloud.Cloud, target: Server,
     began = time.monotonic()
     _finish(child)
     return str(found[0]['id']), began
+
+
+def by_api(api: cloud.Cloud, target: Server,
+           name: str) -> tuple[str, float]:
+    """Call Nova's API. The clock starts when it has answered."""
+    said = api.action(target.id, 'createImage', name=name)
+    return str(said['image_id']), time.monotonic()
+
+
+def snapshot(api: cloud.Cloud, target: Server, name: str,
+             request: Request = by_command) -> Run:
+    """Take a snapshot, and watch it.
+
+    The clock stops when the image is active: when Glance has answered its
+    upload, which is seen to SAMPLE_SECONDS.
+    """
+    conf = api.settings
+    log = conf.log('nova-compute')
+    said_before = log.stat().st_size
+    requests = Said(conf.log('glance'))
+    settle(disk_files(target))
+    with Observer(target, conf.snapshots) as seen:
+        image_id, began = request(api, target, name)
+        began_at = time.time() - (time.monotonic() - began)
+        _wait_stored(api, image_id, requests)
+        seconds = time.monotonic() - began
+        image = _wait_active(api, image_id)
+    api.wait_server(target.id)
+    run = _run(seen, image, seconds, began_at)
+    return _with_log(run, image, log, said_before)
 
 
 def _finish(child: 'subprocess.Popen[str]') -> None:
@@ -368,6 +399,11 @@ class Said:
     def matches(self, pattern: str) -> bool:
         """Whether any of it, up to now, matches."""
         return re.search(pattern, self.text()) is not None
+
+    def lines(self) -> list[str]:
+        """All of it, up to now."""
+        self._text += self._file.read()
+        return self._text.splitlines()
 
 
 def _wait_stored(api: cloud.Cloud, image_id: str, requests: Said) -> None:
@@ -402,7 +438,8 @@ def _explained(api: cloud.Cloud,
             api.settings.log('nova-compute')) from error
 
 
-def _run(seen: Observer, image: cloud.Json, seconds: float) -> Run:
+def _run(seen: Observer, image: cloud.Json, seconds: float,
+         began_at: float) -> Run:
     return Run(
         image_id=image['id'], status=image['status'], size=image['size'],
         seconds=round(seconds, 2), staging_peak_bytes=seen.staging_peak,
@@ -410,7 +447,8 @@ def _run(seen: Observer, image: cloud.Json, seconds: float) -> Run:
         host_write_gap_seconds=seen.host_gap(),
         persistent=all(seen.persistent),
         path=image.get('snapdriver_path'),
-        consistency=image.get('snapdriver_consistency'))
+        consistency=image.get('snapdriver_consistency'),
+        began_at=began_at, write_gaps=seen.gaps())
 
 
 def _with_log(run: Run, image: cloud.Json, log: pathlib.Path,
@@ -437,7 +475,8 @@ def put(api: cloud.Cloud, target: Server, name: str,
     image_id = api.new_image(name)
     settle([path])
     with Observer(target, api.settings.snapshots) as seen:
+        began_at = time.time()
         seconds = api.put(image_id, path)
-    run = _run(seen, api.image(image_id), seconds)
+    run = _run(seen, api.image(image_id), seconds, began_at)
     api.delete_image(image_id)
     return run

@@ -1,0 +1,160 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The disks of the benchmark: what is on them, and how they are made.
+
+Each begins with the small guest's file system, on which the guest boots and
+writes. Behind it, where that does not reach, are the data.
+"""
+
+import collections.abc
+import dataclasses
+import itertools
+import os
+import pathlib
+import typing
+
+from lab import guest
+from lab import process
+from lab import settings
+
+MI = guest.MI
+PIECE_BYTES = MI
+# A file system's block: files begin at one.
+BLOCK_BYTES = 4096
+# The sparse disk: one cluster of each four.
+EXTENT_BYTES = 64 << 10
+STRIDE_BYTES = 4 * EXTENT_BYTES
+CONVERT_TIMEOUT = 1800.0
+
+PLAIN = ('plain', 'curl', 'convert', 'stock')
+READING = ('read', 'nbdcopy', 'virtnbdbackup')
+COMPRESSED = ('plain', 'zstd', 'zlib', 'curl', 'convert', 'stock',
+              'stock-compressed')
+
+
+@dataclasses.dataclass(frozen=True)
+class Disk:
+    """One disk, and what is done with it."""
+
+    #: random, tree or sparse.
+    kind: str
+    disk_format: str
+    #: Of data, beside the guest's 44 MiB.
+    mib: int
+    contenders: tuple[str, ...]
+    #: The most runs; a large disk takes minutes for each.
+    runs: int = 100
+
+    @property
+    def name(self) -> str:
+        size = (f'{self.mib // 1024} GiB' if self.mib >= 1024
+                else f'{self.mib} MiB')
+        return f'{self.kind} {self.disk_format} {size}'
+
+    @property
+    def bytes(self) -> int:
+        """The size that the guest sees."""
+        spread = (STRIDE_BYTES // EXTENT_BYTES if self.kind == 'sparse'
+                  else 1)
+        return guest.SMALL_DISK_BYTES + self.mib * MI * spread
+
+
+QUICK = (Disk('random', 'qcow2', 32, PLAIN + ('read', 'nbdcopy')),)
+DEFAULT = (
+    Disk('random', 'qcow2', 1024, PLAIN + READING),
+    Disk('tree', 'raw', 1024, COMPRESSED),
+    Disk('sparse', 'qcow2', 256, ('plain', 'zstd', 'curl', 'stock')),
+    Disk('tree', 'qcow2', 4096, ('plain', 'zstd', 'curl', 'stock'), runs=3))
+FULL = (
+    *DEFAULT[:3], dataclasses.replace(DEFAULT[3], contenders=COMPRESSED,
+                                      runs=5),
+    Disk('random', 'raw', 1024, PLAIN + READING),
+    Disk('tree', 'qcow2', 1024, COMPRESSED),
+    Disk('random', 'qcow2', 4096, PLAIN + READING))
+
+
+def build(disk: Disk, conf: settings.Settings, folder: pathlib.Path,
+          source: pathlib.Path) -> pathlib.Path:
+    """Make a disk's file.
+
+    :param source: the small guest's disk, qcow2
+    """
+    raw = folder / 'disk.raw'
+    process.output('qemu-img', 'convert', '-f', 'qcow2', '-O', 'raw',
+                   str(source), str(raw))
+    with open(raw, 'r+b') as file:
+        file.truncate(disk.bytes)
+        file.seek(guest.SMALL_DISK_BYTES)
+        if disk.kind == 'sparse':
+            write_sparse(file.fileno(), disk.mib * MI)
+        else:
+            pieces = (random_pieces() if disk.kind == 'random'
+                      else tree_pieces(roots(conf)))
+            write(file, pieces, disk.mib * MI)
+    if disk.disk_format == 'raw':
+        return raw
+    made = folder / 'disk.qcow2'
+    process.output('qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2',
+                   str(raw), str(made), timeout=CONVERT_TIMEOUT)
+    raw.unlink()
+    return made
+
+
+def write(file: typing.BinaryIO, pieces: collections.abc.Iterable[bytes],
+          size: int) -> None:
+    """Write pieces, as many as it takes for a size in bytes."""
+    for piece in pieces:
+        piece = piece[:size]
+        file.write(piece)
+        size -= len(piece)
+        if not size:
+            return
+
+
+def write_sparse(descriptor: int, size: int) -> None:
+    """Write random extents with holes between them."""
+    for number in range(size // EXTENT_BYTES):
+        os.pwrite(descriptor, os.urandom(EXTENT_BYTES),
+                  guest.SMALL_DISK_BYTES + number * STRIDE_BYTES)
+
+
+def random_pieces() -> collections.abc.Iterator[bytes]:
+    while True:
+        yield os.urandom(PIECE_BYTES)
+
+
+def roots(conf: settings.Settings) -> tuple[pathlib.Path, ...]:
+    """Where there are libraries and Python files on every machine."""
+    return pathlib.Path('/usr/lib'), conf.venv / 'lib'
+
+
+def tree_pieces(
+        folders: tuple[pathlib.Path, ...]) -> collections.abc.Iterator[bytes]:
+    """The contents of libraries and Python files, over and over.
+
+    Each fills its last block up with zeros, as in a file system. Compressed
+    by the cluster, that they come again makes no difference.
+    """
+    paths = [path for folder in folders for path in sorted_files(folder)]
+    for path in itertools.cycle(paths):
+        data = path.read_bytes()
+        yield data + bytes(-len(data) % BLOCK_BYTES)
+
+
+def sorted_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The libraries and Python files of a directory, in one order."""
+    found = [pathlib.Path(parent) / name
+             for parent, _, names in os.walk(folder) for name in names
+             if name.endswith('.py') or '.so' in name]
+    return sorted(path for path in found
+                  if path.is_file() and not path.is_symlink())

@@ -1,0 +1,82 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Where the time of a snapshot went, by nova-compute's log."""
+
+import collections.abc
+import dataclasses
+import datetime
+import re
+
+TIME = re.compile(r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """A phase, and the line of the log that ends it.
+
+    Without a line it ends when Glance has answered the upload, which the
+    benchmark sees itself.
+    """
+
+    phase: str
+    line: str = ''
+
+
+OURS = (Mark('capture', r'Snapshot captured: '),
+        # Without compression only the map of the disk is read.
+        Mark('survey', r'Image laid out: '),
+        Mark('upload'),
+        Mark('verify', r'Snapshot uploaded and verified: '))
+STOCK = (Mark('copy', r'Running cmd \(subprocess\): .*qemu-img convert '),
+         Mark('convert', r'Snapshot extracted, beginning image upload'),
+         Mark('upload'))
+# In the order in which a plot stacks them. `read` is of contenders which do
+# nothing else.
+NAMES = ('capture', 'copy', 'survey', 'convert', 'read', 'upload', 'verify')
+
+
+def split(lines: collections.abc.Iterable[str],
+          marks: collections.abc.Iterable[Mark], began: float,
+          stored: float) -> dict[str, float]:
+    """The phases of one snapshot, in seconds.
+
+    :param lines: of nova-compute's log
+    :param began: when it was asked for, by time.time()
+    :param stored: when Glance had answered the upload
+    :returns: none for a phase whose line is not there
+    """
+    known = [(when, line) for line in lines
+             if (when := _when(line)) is not None]
+    found, before = {}, began
+    for mark in marks:
+        ended = _ended(known, mark, stored)
+        if ended is not None:
+            found[mark.phase] = round(max(0.0, ended - before), 3)
+            before = max(before, ended)
+    return found
+
+
+def _ended(known: list[tuple[float, str]], mark: Mark,
+           stored: float) -> float | None:
+    if not mark.line:
+        return stored
+    return next((when for when, line in known
+                 if re.search(mark.line, line)), None)
+
+
+def _when(line: str) -> float | None:
+    """The time of a line, as time.time() has it; the log's is local."""
+    match = TIME.match(line)
+    if match is None:
+        return None
+    return datetime.datetime.fromisoformat(match[0]).timestamp()
