@@ -31,6 +31,7 @@ from oslo_utils import timeutils
 from oslo_utils import units
 
 from nova_snapdriver import cancel
+from nova_snapdriver.capture import ahead
 from nova_snapdriver.capture import cold
 from nova_snapdriver.capture import direct
 from nova_snapdriver.capture import export
@@ -307,9 +308,10 @@ class SnapDriver(driver.LibvirtDriver):
         return _CAPTURES[task.plan.path](subject.Subject(
             task.guest, task.disk, task.settings, task.place, record.keep,
             scratch.Limits(CONF.snapdriver.scratch_reserve * units.Mi,
-                           CONF.snapdriver.scratch_limit * units.Mi),
+                           CONF.snapdriver.scratch_limit * units.Mi,
+                           CONF.snapdriver.read_ahead_threshold * units.Mi),
             self._power(task, record) if task.plan.suspends else None,
-            task.snapshot))
+            task.snapshot, _spool(task)))
 
     def _power(self, task: _Task, record: journal.Record) -> suspend.Power:
         """How Nova suspends and starts an instance, and what is between."""
@@ -353,12 +355,13 @@ class SnapDriver(driver.LibvirtDriver):
     def _send(self, task: _Task, source: export.Export, record: journal.Record,
               metadata: dict[str, Any]) -> None:
         request = process.Request(source, task.image_format,
-                                  CONF.snapdriver.hash_algorithm)
+                                  CONF.snapdriver.hash_algorithm,
+                                  manners=_manners())
         settings = transfer.Settings(CONF.snapdriver.verify,
                                      CONF.snapdriver.progress_interval)
         watch = timeutils.StopWatch().start()
         with cancel.Watch((self._is_stopping,
-                           functools.partial(_lost_its_server, task),
+                           functools.partial(_lost_its_server, task, source),
                            functools.partial(_lost_its_image, task)),
                           functools.partial(_is_gone, source)) as ends:
             # In eventlet mode in a native thread: it reads pipes.
@@ -375,10 +378,10 @@ class SnapDriver(driver.LibvirtDriver):
 
 def _is_gone(source: export.Export) -> bool:
     """Whether nobody serves an export any more."""
-    return not qemunbd.greets(source.socket)
+    return not source.ended_early and not qemunbd.greets(source.socket)
 
 
-def _lost_its_server(task: _Task) -> Exception | None:
+def _lost_its_server(task: _Task, source: export.Export) -> Exception | None:
     if not task.guest.defined():
         return exception.Cancelled(reason='the server is gone')
     if task.plan.path is not plan.Path.LIVE:
@@ -386,6 +389,8 @@ def _lost_its_server(task: _Task) -> Exception | None:
     # The job first: a guest that stops takes it along.
     if task.guest.backup_socket() == task.place.socket:
         return None
+    if source.ended_early:
+        return None                     # by us: the disk has been read
     if not task.guest.exists():
         return exception.Cancelled(reason='the server was stopped')
     return exception.Cancelled(
@@ -432,6 +437,20 @@ def _capture_settings(instance: Any) -> quiesce.Settings:
         agent_timeout=CONF.snapdriver.agent_timeout,
         has_agent=properties.get('hw_qemu_guest_agent', False),
         require_quiesce=properties.get('os_require_quiesce', False))
+
+
+def _spool(task: _Task) -> ahead.Spool | None:
+    if not CONF.snapdriver.read_ahead_limit:
+        return None
+    return ahead.Spool(task.place.path,
+                       CONF.snapdriver.read_ahead_limit * units.Mi,
+                       CONF.snapdriver.scratch_reserve * units.Mi)
+
+
+def _manners() -> process.Manners:
+    return process.Manners(CONF.snapdriver.bandwidth_limit * units.Mi,
+                           CONF.snapdriver.stream_nice,
+                           CONF.snapdriver.stream_ionice)
 
 
 def _otherwise(task: _Task) -> _Task:

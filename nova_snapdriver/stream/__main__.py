@@ -18,10 +18,15 @@ The image leaves on standard output. Standard error carries one JSON object a
 line: ``{"event": "layout", …}`` before the first byte, and at the end either
 ``{"event": "done", …}`` or ``{"event": "error", …}``. An image is whole only
 if the process said done and ended with status 0.
+
+With ``--spool`` it runs ahead of whoever reads the image from the moment when
+its standard input can be read: what the pipe does not take is kept in a file.
+With ``--captured`` it says when the export is not needed any more.
 """
 
 import argparse
 import json
+import os
 import resource
 import sys
 
@@ -31,6 +36,8 @@ from nova_snapdriver.stream import nbd
 from nova_snapdriver.stream import pipeline
 from nova_snapdriver.stream import qcow2
 from nova_snapdriver.stream import raw
+from nova_snapdriver.stream import spool
+from nova_snapdriver.stream import throttle
 from oslo_utils import units
 
 LAYOUTS: dict[str, type[layout.Layout]] = {
@@ -67,7 +74,40 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
                         help='format of the image')
     parser.add_argument('--hash', default='sha512', dest='algorithm',
                         help='hash of the image, a name that hashlib knows')
+    parser.add_argument('--bandwidth', type=int, default=0, metavar='BYTES',
+                        help='to read in a second at the most; 0 for no limit')
+    parser.add_argument('--spool', metavar='PATH',
+                        help='directory for a file without a name')
+    parser.add_argument('--spool-limit', type=int, default=-1, metavar='BYTES',
+                        help='of that file; negative for a share of what is '
+                             'free')
+    parser.add_argument('--spool-reserve', type=int, default=0,
+                        metavar='BYTES', help='that stay free')
+    parser.add_argument('--captured', type=int, metavar='DESCRIPTOR',
+                        help='where the process number is written once the '
+                             'export has been read')
     return parser.parse_args(argv)
+
+
+def _outlet(arguments: argparse.Namespace) -> spool.Outlet | None:
+    if arguments.spool is None:
+        return None
+    return spool.Outlet(sys.stdout.fileno(), sys.stdin.fileno(),
+                        arguments.spool, arguments.spool_limit,
+                        arguments.spool_reserve)
+
+
+def _source(arguments: argparse.Namespace,
+            export: nbd.Client) -> pipeline.Source:
+    if arguments.bandwidth:
+        return throttle.Throttled(export, arguments.bandwidth)
+    return export
+
+
+def _tell_captured(arguments: argparse.Namespace) -> None:
+    """All has been read, also if not all has been sent."""
+    if arguments.captured is not None:
+        os.write(arguments.captured, b'%d\n' % os.getpid())
 
 
 def _stream(arguments: argparse.Namespace) -> None:
@@ -78,9 +118,11 @@ def _stream(arguments: argparse.Namespace) -> None:
         image = LAYOUTS[arguments.format](clusters)
         _say('layout', length=image.length, virtual_size=export.size,
              data=clusters.count() * clusters.cluster_size)
-        with pipeline.Writer(sys.stdout.fileno(),
-                             arguments.algorithm) as writer:
-            pipeline.Reader(export, writer).run(image.segments())
+        with pipeline.Writer(sys.stdout.fileno(), arguments.algorithm,
+                             _outlet(arguments)) as writer:
+            pipeline.Reader(_source(arguments, export),
+                            writer).run(image.segments())
+            _tell_captured(arguments)
     if writer.written != image.length:
         raise nbd.ExportError('wrote %d bytes where %d were laid out' %
                               (writer.written, image.length))

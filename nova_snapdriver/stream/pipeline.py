@@ -27,6 +27,7 @@ from typing import Self
 
 from nova_snapdriver.stream import layout
 from nova_snapdriver.stream import nbd
+from nova_snapdriver.stream import spool
 from oslo_utils import units
 
 # Measured: 256 KiB to 1 MiB a request and 8 to 16 of them in flight beat both
@@ -35,7 +36,7 @@ from oslo_utils import units
 REQUEST_SIZE = 512 * units.Ki
 BUFFERS = 16
 
-_ZEROS = memoryview(bytes(units.Mi))
+_ZEROS = spool.ZEROS
 
 
 class Source(Protocol):
@@ -72,9 +73,12 @@ class Writer:
 
     :param pipe: file descriptor, blocking
     :param algorithm: name of a hash of hashlib
+    :param outlet: of the pipe, if there is more to it than to write to it
     """
 
-    def __init__(self, pipe: int, algorithm: str) -> None:
+    def __init__(self, pipe: int, algorithm: str,
+                 outlet: spool.Outlet | None = None) -> None:
+        self._outlet = outlet
         self._pipe = pipe
         self._hash = hashlib.new(algorithm)
         self._blocks: queue.SimpleQueue[_Block | None] = queue.SimpleQueue()
@@ -121,6 +125,14 @@ class Writer:
                 self._write(block)
             if block.buffer is not None:
                 self.free.put(block.buffer)
+        if self._outlet is not None and self.error is None:
+            self._close(self._outlet)
+
+    def _close(self, outlet: spool.Outlet) -> None:
+        try:
+            outlet.close()
+        except OSError as ex:
+            self.error = ex
 
     def _write(self, block: _Block) -> None:
         try:
@@ -131,6 +143,10 @@ class Writer:
             self.error = ex
 
     def _write_all(self, content: memoryview) -> None:
+        if self._outlet is not None:
+            self._outlet.write(content)
+            self.written += len(content)
+            return
         while content:
             count = os.write(self._pipe, content)
             self.written += count
