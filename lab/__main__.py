@@ -24,6 +24,7 @@ from lab import config
 from lab import demo
 from lab import matrix
 from lab import paths
+from lab import pressure
 from lab import settings
 from lab import stack
 from lab import stopped
@@ -55,6 +56,10 @@ def _parser() -> argparse.ArgumentParser:
         'stopped', help='how long a server is down for a cold snapshot')
     down.add_argument('--json', metavar='FILE', type=pathlib.Path,
                       help='write the figures there, too')
+    slow = commands.add_parser(
+        'pressure', help='a guest that overwrites much, and a slow Glance')
+    slow.add_argument('--json', metavar='FILE', type=pathlib.Path,
+                      help='write the rows there, too')
     test = commands.add_parser('test', help='unit, functional, e2e tests')
     test.add_argument('pytest', nargs='*', help="pytest's, after --")
     commands.add_parser('matrix', help='tests on other releases of Nova')
@@ -112,6 +117,8 @@ _ON_LAB: dict[str, _Action[int]] = {
     'paths': lambda lab, arguments: paths.run(
         lab, _from_caller(arguments.json), arguments.only),
     'stopped': lambda lab, arguments: stopped.run(
+        lab, _from_caller(arguments.json)),
+    'pressure': lambda lab, arguments: pressure.run(
         lab, _from_caller(arguments.json)),
     'matrix': lambda lab, arguments: matrix.run(lab.settings),
     'test': lambda lab, arguments: _test(lab, arguments.pytest),
