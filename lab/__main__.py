@@ -27,6 +27,7 @@ from lab import demo
 from lab import faults
 from lab import matrix
 from lab import paths
+from lab import pressure
 from lab import settings
 from lab import soak
 from lab import stack
@@ -73,6 +74,10 @@ def _parser() -> argparse.ArgumentParser:
         'faults', help='let everything go wrong, and see what is left'))
     soak.add_arguments(commands.add_parser(
         'soak', help='random snapshots, faults and actions, and what grows'))
+    slow = commands.add_parser(
+        'pressure', help='a guest that overwrites much, and a slow Glance')
+    slow.add_argument('--json', metavar='FILE', type=pathlib.Path,
+                      help='write the rows there, too')
     test = commands.add_parser('test', help='unit, functional, e2e tests')
     test.add_argument('pytest', nargs='*', help="pytest's, after --")
     commands.add_parser('matrix', help='tests on other releases of Nova')
@@ -140,6 +145,8 @@ _ON_LAB: dict[str, _Action[int]] = {
         arguments.seed),
     'attacks': lambda lab, arguments: attacks.run(
         lab, _from_caller(arguments.json), arguments.only, arguments.seed),
+    'pressure': lambda lab, arguments: pressure.run(
+        lab, _from_caller(arguments.json)),
     'matrix': lambda lab, arguments: matrix.run(lab.settings),
     'test': lambda lab, arguments: _test(lab, arguments.pytest),
 }

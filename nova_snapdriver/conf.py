@@ -85,6 +85,100 @@ Related options:
 * ``[snapdriver] scratch_directory``
 * ``[snapdriver] scratch_reserve``
 """),
+    cfg.IntOpt(
+        'read_ahead_limit',
+        default=-1, min=-1,
+        help="""
+Space in MiB that a live snapshot may take for what was read from the disk and
+not uploaded yet; 0 is for never to read ahead, -1 for a tenth of what is free
+beyond ``scratch_reserve``.
+
+As a rule nothing is kept: the disk is read as fast as Glance takes the image,
+and as long as that takes, the guest pays for the first write to each part of
+its disk, and the scratch file grows. Once that has reached
+``read_ahead_threshold``, the disk is read at its own speed, and what Glance
+has not taken is kept in a file without a name in ``scratch_directory``. When
+all has been read, the backup job ends, its scratch file is removed, and the
+upload goes on from that file. With less room than it would take, the job ends
+so much the earlier as there was room for.
+
+An upload that breaks off after that cannot begin again, and a Glance with
+another hash than ``hash_algorithm`` cannot be verified: the snapshot then
+fails. Set it to 0 where the upload is to be tried again whatever the guest
+pays for that. It is never more than half of what is free beyond
+``scratch_reserve``.
+
+Related options:
+
+* ``[snapdriver] read_ahead_threshold``
+* ``[snapdriver] scratch_directory``
+* ``[snapdriver] scratch_reserve``
+"""),
+    cfg.IntOpt(
+        'read_ahead_threshold',
+        default=0, min=0,
+        help="""
+Space in MiB that the scratch file of a live snapshot may take before the disk
+is read ahead of the upload. 0 is for a quarter of the room that it has, which
+is ``scratch_limit`` or what is free beyond ``scratch_reserve``; it is never
+more than that.
+
+Lower it where guests suffer from snapshots that take long, and the disk of the
+host can take the writes of ``read_ahead_limit`` more easily.
+
+Related options:
+
+* ``[snapdriver] read_ahead_limit``
+* ``[snapdriver] scratch_limit``
+"""),
+    cfg.IntOpt(
+        'bandwidth_limit',
+        default=0, min=0,
+        help="""
+How much of a disk is read for a snapshot, in MiB per second, at the most; 0 is
+for no limit.
+
+Each snapshot may have that, evenly and not in bursts, also while it reads
+ahead. Set it where a snapshot slows down the guests of the host. It makes
+snapshots take longer, so that more is overwritten meanwhile: never set it
+below what guests write.
+
+Related options:
+
+* ``[snapdriver] read_ahead_limit``
+"""),
+    cfg.IntOpt(
+        'stream_nice',
+        default=0, min=0, max=19,
+        help="""
+How much the process that reads and hashes a disk gives way to others on the
+CPU, as with nice(1). With 5 it gets some 25 percent of a CPU that a guest
+wants, too, with 19 it gets 1 or 2 percent.
+
+Set it where guests have no CPU of their own. The reads themselves are made by
+QEMU, as its guest's are, and nova-compute sends the image; for both of them it
+means nothing.
+"""),
+    cfg.StrOpt(
+        'stream_ionice',
+        default='',
+        choices=[('', "nova-compute's own"),
+                 *(('best-effort:%d' % level, 'level %d of 7' % level)
+                   for level in range(8)),
+                 ('idle', 'only when nobody else wants the disk')],
+        help="""
+The I/O class of the process that reads and hashes a disk, as of ionice(1).
+
+It means something for what is read ahead (``read_ahead_limit``), which is the
+only file that this process has, and only with an I/O scheduler that has such
+classes (BFQ). The reads of the disk are made by QEMU: ``bandwidth_limit`` is
+for them.
+
+Related options:
+
+* ``[snapdriver] bandwidth_limit``
+* ``[snapdriver] read_ahead_limit``
+"""),
     cfg.StrOpt(
         'journal_directory',
         default='$state_path/snapdriver',

@@ -30,6 +30,7 @@ from oslo_log import log as logging
 from oslo_utils import timeutils
 
 from nova_snapdriver import cancel
+from nova_snapdriver.capture import ahead
 from nova_snapdriver.capture import cold
 from nova_snapdriver.capture import direct
 from nova_snapdriver.capture import export
@@ -207,7 +208,7 @@ class SnapDriver(driver.LibvirtDriver):
             route=route,
             plan=self._choose_path(guest, disk, image_format, not_direct,
                                    not_held),
-            settings=_capture_settings(instance),
+            settings=quiesce.settings(CONF, instance),
             image=snap_image.Image(
                 context, image_id, self._image_api, snap_image.Settings(
                     CONF.glance.num_retries,
@@ -333,7 +334,7 @@ class SnapDriver(driver.LibvirtDriver):
             task.guest, task.disk, task.settings, task.place, record.keep,
             scratch.limits(CONF),
             self._power(task, record) if task.plan.suspends else None,
-            task.snapshot))
+            task.snapshot, ahead.spool(CONF, task.place.path)))
 
     def _power(self, task: _Task, record: journal.Record) -> suspend.Power:
         """How Nova suspends and starts an instance, and what is between."""
@@ -379,12 +380,13 @@ class SnapDriver(driver.LibvirtDriver):
         request = process.Request(
             source, task.image_format,
             CONF.snapdriver.hash_algorithm if CONF.snapdriver.verify else None,
-            packing.choose(CONF, task.image_format, task.place, task.instance))
+            packing.choose(CONF, task.image_format, task.place, task.instance),
+            process.manners(CONF))
         settings = transfer.Settings(CONF.snapdriver.verify,
                                      CONF.snapdriver.progress_interval)
         watch = timeutils.StopWatch().start()
         with cancel.Watch((self._is_stopping,
-                           functools.partial(_lost_its_server, task),
+                           functools.partial(_lost_its_server, task, source),
                            functools.partial(_lost_its_image, task)),
                           functools.partial(_is_gone, source)) as ends:
             # In eventlet mode in a native thread: it reads pipes.
@@ -401,10 +403,10 @@ class SnapDriver(driver.LibvirtDriver):
 
 def _is_gone(source: export.Export) -> bool:
     """Whether nobody serves an export any more."""
-    return not qemunbd.greets(source.socket)
+    return not source.ended_early and not qemunbd.greets(source.socket)
 
 
-def _lost_its_server(task: _Task) -> Exception | None:
+def _lost_its_server(task: _Task, source: export.Export) -> Exception | None:
     if not task.guest.defined():
         return exception.Cancelled(reason='the server is gone')
     if task.plan.path is not plan.Path.LIVE:
@@ -412,6 +414,8 @@ def _lost_its_server(task: _Task) -> Exception | None:
     # The job first: a guest that stops takes it along.
     if task.guest.backup_socket() == task.place.socket:
         return None
+    if source.ended_early:
+        return None                     # by us: the disk has been read
     if not task.guest.exists():
         return exception.Cancelled(reason='the server was stopped')
     return exception.Cancelled(
@@ -450,15 +454,6 @@ def _image_format(disk: imagebackend.RootDisk | None) -> str:
     if disk is None or disk.source.type == 'block' or disk.source.rbd:
         return 'raw'
     return disk.source.format
-
-
-def _capture_settings(instance: Any) -> quiesce.Settings:
-    properties = instance.image_meta.properties
-    return quiesce.Settings(
-        agent_timeout=CONF.snapdriver.agent_timeout,
-        has_agent=properties.get('hw_qemu_guest_agent', False),
-        require_quiesce=properties.get('os_require_quiesce', False),
-        freeze_timeout=CONF.snapdriver.freeze_timeout)
 
 
 def _otherwise(task: _Task) -> _Task:

@@ -97,6 +97,17 @@ class StreamFailed(SnapdriverError):
     msg_fmt = 'Snapshot failed while the disk was read: %(reason)s'
 
 
+class EndedEarly(StreamFailed):
+    """The disk is wanted once more, and was let go for the guest's sake."""
+
+    msg_fmt = ('Snapshot failed, the guest was not harmed: the disk would '
+               'have to be read once more (the log has a warning that says '
+               'why: an upload that broke off, or another hash_algorithm than '
+               'Glance has), but its backup job was ended before the upload, '
+               'as the guest overwrote so much. Take the snapshot again; with '
+               '[snapdriver] read_ahead_limit = 0 no job ends early.')
+
+
 class UploadFailed(SnapdriverError):
     """Glance did not take the image."""
 

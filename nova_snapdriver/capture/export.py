@@ -16,6 +16,8 @@ import dataclasses
 import datetime
 import enum
 
+from nova_snapdriver.capture import ahead as snap_ahead
+
 
 class Consistency(enum.StrEnum):
     """What can be said of the file systems in an image."""
@@ -31,10 +33,18 @@ class Export:
 
     :param socket: path of the unix socket
     :param name: name of the export
+    :param ahead: to have it read at the disk's speed, where it may end before
+        the upload does
     """
 
     socket: str
     name: str
+    ahead: snap_ahead.Ahead | None = None
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether it is gone because nobody needs it any more."""
+        return self.ahead is not None and self.ahead.ended
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,6 +27,7 @@ from lxml import etree
 import nova.privsep.path
 from oslo_utils import timeutils
 
+from nova_snapdriver.capture import ahead as snap_ahead
 from nova_snapdriver.capture import export
 from nova_snapdriver.capture import job
 from nova_snapdriver.capture import quiesce
@@ -96,14 +97,23 @@ def capture(subject: snap_subject.Subject) -> Iterator[export.Capture]:
     owner = guest.qemu_owner()
     uid = None if owner is None else owner[0]
     backup = BackupJob(guest, place.socket, subject.not_undone)
-    with workspace.private(place, uid):
+    with workspace.private(place, uid), _may_end(subject) as ahead:
         scratch.check(place, subject.limits)
-        with scratch.guarded(guest, place, subject.limits, backup.end), backup:
-            yield _begin(subject, owner)
+        with (scratch.guarded(guest, place, subject.limits, backup.end, ahead),
+              backup):
+            yield _begin(subject, owner, ahead)
 
 
-def _begin(subject: snap_subject.Subject,
-           owner: tuple[int, int] | None) -> export.Capture:
+def _may_end(subject: snap_subject.Subject
+             ) -> contextlib.AbstractContextManager[snap_ahead.Ahead | None]:
+    """What lets the job end before the upload does; none if it must not."""
+    if subject.spool is None:
+        return contextlib.nullcontext()
+    return snap_ahead.Ahead(subject.spool)
+
+
+def _begin(subject: snap_subject.Subject, owner: tuple[int, int] | None,
+           ahead: snap_ahead.Ahead | None) -> export.Capture:
     target, place = subject.disk.target, subject.place
     watch = timeutils.StopWatch().start()
     with quiesce.frozen(subject.guest, subject.settings) as consistency:
@@ -116,8 +126,8 @@ def _begin(subject: snap_subject.Subject,
     freeze_seconds = watch.elapsed()
     _let_us_in(place.socket)
     faultpoint.reach('live.socket-given')
-    return export.Capture(export.Export(place.socket, target), consistency,
-                          captured_at, freeze_seconds)
+    return export.Capture(export.Export(place.socket, target, ahead),
+                          consistency, captured_at, freeze_seconds)
 
 
 def _explained(error: exception.CaptureFailed, place: workspace.Workspace,

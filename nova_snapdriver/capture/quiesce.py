@@ -18,6 +18,7 @@ import dataclasses
 import threading
 import time
 import types
+from typing import Any
 from typing import Self
 
 from oslo_concurrency import lockutils
@@ -54,6 +55,16 @@ class Settings:
     has_agent: bool
     require_quiesce: bool
     freeze_timeout: int = 0
+
+
+def settings(conf: Any, instance: Any) -> Settings:
+    """What nova.conf and the image of an instance say."""
+    properties = instance.image_meta.properties
+    return Settings(
+        agent_timeout=conf.snapdriver.agent_timeout,
+        has_agent=properties.get('hw_qemu_guest_agent', False),
+        require_quiesce=properties.get('os_require_quiesce', False),
+        freeze_timeout=conf.snapdriver.freeze_timeout)
 
 
 @contextlib.contextmanager

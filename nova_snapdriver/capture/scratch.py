@@ -29,6 +29,7 @@ from typing import Any
 from oslo_log import log as logging
 from oslo_utils import units
 
+from nova_snapdriver.capture import ahead as snap_ahead
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import exception
 from nova_snapdriver import guest as snap_guest
@@ -44,6 +45,10 @@ _POLL_SECONDS = 0.5
 _TABLES = 4096
 _HEADER = units.Mi
 
+# By default the disk is read ahead of the upload when the scratch file has
+# taken this share of what it may take: the rest is for what comes meanwhile.
+_HURRY_SHARE = 4
+
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
@@ -51,16 +56,20 @@ class Limits:
 
     :param reserve: [snapdriver] scratch_reserve, in bytes
     :param limit: [snapdriver] scratch_limit, in bytes; 0 for none
+    :param hurry: [snapdriver] read_ahead_threshold, in bytes; 0 for a share of
+        the room that there is
     """
 
     reserve: int
     limit: int
+    hurry: int = 0
 
 
 def limits(conf: Any) -> Limits:
     """What nova.conf says."""
     return Limits(conf.snapdriver.scratch_reserve * units.Mi,
-                  conf.snapdriver.scratch_limit * units.Mi)
+                  conf.snapdriver.scratch_limit * units.Mi,
+                  conf.snapdriver.read_ahead_threshold * units.Mi)
 
 
 def check(place: workspace.Workspace, limits: Limits) -> None:
@@ -102,14 +111,18 @@ class Guard:
     """Watches one capture in a thread, from its start to its end.
 
     :param end_job: ends the capture's job, for the guest's sake; idempotent
+    :param ahead: to end the job as soon as the disk has been read, if the
+        guest overwrites much; none where it is as long as the upload
     """
 
     def __init__(self, guest: snap_guest.Guest, place: workspace.Workspace,
-                 limits: Limits, end_job: Callable[[], None]) -> None:
+                 limits: Limits, end_job: Callable[[], None],
+                 ahead: snap_ahead.Ahead | None = None) -> None:
         self._guest = guest
         self._place = place
         self._limits = limits
         self._end_job = end_job
+        self._ahead = ahead
         self._stopping = threading.Event()
         # In eventlet mode a green one: it may call libvirt as all others do.
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -133,6 +146,8 @@ class Guard:
                 if reason:
                     self._relieve(reason)
                     return
+                if self._ahead is not None and self._hurry(self._ahead):
+                    return
             except Exception as ex:
                 # To be looked at again; the guard must not die of it.
                 LOG.warning('The scratch file cannot be watched: %s', ex,
@@ -147,6 +162,24 @@ class Guard:
             return ('the guest overwrote more than [snapdriver] scratch_limit,'
                     ' %d MiB' % (self._limits.limit // units.Mi))
         return _too_little_room(self._place.path, self._limits)
+
+    def _hurry(self, ahead: snap_ahead.Ahead) -> bool:
+        """End the job early if the guest needs it; whether that was done."""
+        if not ahead.ordered:
+            used = _allocated(self._place.path)
+            if used <= _bearable(used, self._place.path, self._limits):
+                return False
+            LOG.info('The guest has overwritten %d MiB: its disk is read ahead'
+                     ' of the upload', used // units.Mi,
+                     instance=self._guest.instance)
+            ahead.order()
+        if not ahead.claim_end():
+            return False
+        self._end_job()
+        self._resume()
+        LOG.info('The disk has been read: its capture has ended, the upload '
+                 'goes on', instance=self._guest.instance)
+        return True
 
     def _relieve(self, reason: str) -> None:
         LOG.error('The snapshot is given up for the sake of the guest: %s',
@@ -170,12 +203,13 @@ class Guard:
 
 @contextlib.contextmanager
 def guarded(guest: snap_guest.Guest, place: workspace.Workspace,
-            limits: Limits, end_job: Callable[[], None]) -> Iterator[None]:
+            limits: Limits, end_job: Callable[[], None],
+            ahead: snap_ahead.Ahead | None = None) -> Iterator[None]:
     """Guard a capture; to be left when its job has ended.
 
     :raises ScratchExhausted: instead of whatever failed because of it
     """
-    guard = Guard(guest, place, limits, end_job)
+    guard = Guard(guest, place, limits, end_job, ahead)
     guard.start()
     try:
         try:
@@ -186,6 +220,15 @@ def guarded(guest: snap_guest.Guest, place: workspace.Workspace,
         if guard.reason is None:
             raise
         raise exception.ScratchExhausted(reason=guard.reason) from ex
+
+
+def _bearable(used: int, directory: str, limits: Limits) -> int:
+    """Bytes that the scratch file may take without a hurry."""
+    left = max(0, _free(directory) - limits.reserve)
+    if limits.limit:
+        left = min(left, max(0, limits.limit - used))
+    share = (used + left) // _HURRY_SHARE
+    return min(limits.hurry, share) if limits.hurry else share
 
 
 def _too_little_room(directory: str, limits: Limits) -> str | None:

@@ -15,6 +15,7 @@
 from collections.abc import Callable
 import dataclasses
 
+from nova_snapdriver.capture import ahead
 from nova_snapdriver.capture import quiesce
 from nova_snapdriver.capture import rbd
 from nova_snapdriver.capture import scratch
@@ -34,6 +35,8 @@ class Subject:
     :param power: to stop the guest with for a moment; none where a guest that
         runs is not to be stopped
     :param snapshot: of a disk on RBD, to be made where the disk is read
+    :param spool: for what is read ahead of the upload, where a guest would
+        otherwise pay too long for its snapshot; none for never
     """
 
     guest: snap_guest.Guest
@@ -44,3 +47,4 @@ class Subject:
     limits: scratch.Limits = scratch.Limits(0, 0)
     power: suspend.Power | None = None
     snapshot: rbd.Snapshot | None = None
+    spool: ahead.Spool | None = None

@@ -19,6 +19,10 @@ line: ``{"event": "survey", …}`` now and then if the disk is read twice,
 ``{"event": "layout", …}`` before the first byte, and at the end either
 ``{"event": "done", …}`` or ``{"event": "error", …}``. An image is whole only
 if the process said done and ended with status 0.
+
+With ``--spool`` it runs ahead of whoever reads the image from the moment when
+its standard input can be read: what the pipe does not take is kept in a file.
+With ``--captured`` it says when the export is not needed any more.
 """
 
 import argparse
@@ -43,7 +47,9 @@ from nova_snapdriver.stream import pipeline
 from nova_snapdriver.stream import qcow2
 from nova_snapdriver.stream import qcow2_compressed
 from nova_snapdriver.stream import raw
+from nova_snapdriver.stream import spool
 from nova_snapdriver.stream import survey
+from nova_snapdriver.stream import throttle
 from oslo_utils import units
 
 LAYOUTS: dict[str, type[layout.Layout]] = {
@@ -127,6 +133,18 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--stall-timeout', default=nbd.STALL_SECONDS,
                         type=float, metavar='SECONDS',
                         help='how long the server may take for an answer')
+    parser.add_argument('--bandwidth', type=int, default=0, metavar='BYTES',
+                        help='to read in a second at the most; 0 for no limit')
+    parser.add_argument('--spool', metavar='PATH',
+                        help='directory for a file without a name')
+    parser.add_argument('--spool-limit', type=int, default=-1, metavar='BYTES',
+                        help='of that file; negative for a share of what is '
+                             'free')
+    parser.add_argument('--spool-reserve', type=int, default=0,
+                        metavar='BYTES', help='that stay free')
+    parser.add_argument('--captured', type=int, metavar='DESCRIPTOR',
+                        help='where the process number is written once the '
+                             'export has been read')
     return parser.parse_args(argv)
 
 
@@ -152,8 +170,30 @@ def _is_surveyed(arguments: argparse.Namespace,
         arguments.detect_zeroes and clusters.count() == clusters.clusters)
 
 
+def _outlet(arguments: argparse.Namespace) -> spool.Outlet | None:
+    if arguments.spool is None:
+        return None
+    return spool.Outlet(sys.stdout.fileno(), sys.stdin.fileno(),
+                        arguments.spool, arguments.spool_limit,
+                        arguments.spool_reserve)
+
+
+def _source(arguments: argparse.Namespace,
+            export: nbd.Client) -> pipeline.Source:
+    if arguments.bandwidth:
+        return throttle.Throttled(export, arguments.bandwidth)
+    return export
+
+
+def _tell_captured(arguments: argparse.Namespace) -> None:
+    """All has been read, also if not all has been sent."""
+    if arguments.captured is not None:
+        os.write(arguments.captured, b'%d\n' % os.getpid())
+
+
 def _image(arguments: argparse.Namespace, export: nbd.Client,
-           keep: stream_keep.Keep, check: Callable[[], None]) -> Image:
+           source: pipeline.Source, keep: stream_keep.Keep,
+           check: Callable[[], None]) -> Image:
     """Lay out the image, after a survey if it takes one."""
     clusters = extents.ClusterMap(export.size)
     for offset, length in export.data_extents():
@@ -163,7 +203,7 @@ def _image(arguments: argparse.Namespace, export: nbd.Client,
     settings = survey.Settings(
         arguments.compression,
         arguments.threads or len(os.sched_getaffinity(0)))
-    found = survey.survey(export, clusters, settings, keep, check, _progress())
+    found = survey.survey(source, clusters, settings, keep, check, _progress())
     if settings.codec is None:
         return PlainImage(qcow2.Qcow2Layout(clusters))
     return compressed.CompressedImage(
@@ -174,17 +214,20 @@ def _image(arguments: argparse.Namespace, export: nbd.Client,
 def _stream(arguments: argparse.Namespace) -> None:
     writer = pipeline.Writer(
         sys.stdout.fileno(),
-        None if arguments.algorithm == 'none' else arguments.algorithm)
+        None if arguments.algorithm == 'none' else arguments.algorithm,
+        _outlet(arguments))
     with contextlib.ExitStack() as stack:
         export = stack.enter_context(
             nbd.Client(arguments.socket, arguments.export,
                        arguments.stall_timeout))
         keep = stack.enter_context(stream_keep.Keep(
             arguments.keep_directory, arguments.keep_limit))
-        image = _image(arguments, export, keep, writer.check)
+        source = _source(arguments, export)
+        image = _image(arguments, export, source, keep, writer.check)
         _say('layout', length=image.length, virtual_size=export.size)
         with writer:
-            image.write(export, writer)
+            image.write(source, writer)
+            _tell_captured(arguments)
     if writer.written != image.length:
         raise nbd.ExportError('wrote %d bytes where %d were laid out' %
                               (writer.written, image.length))

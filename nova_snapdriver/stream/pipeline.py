@@ -27,6 +27,7 @@ from typing import Self
 
 from nova_snapdriver.stream import layout
 from nova_snapdriver.stream import nbd
+from nova_snapdriver.stream import spool
 from oslo_utils import units
 
 # Measured: 256 KiB to 1 MiB a request and 8 to 16 of them in flight beat both
@@ -35,7 +36,7 @@ from oslo_utils import units
 REQUEST_SIZE = 512 * units.Ki
 BUFFERS = 16
 
-_ZEROS = memoryview(bytes(units.Mi))
+_ZEROS = spool.ZEROS
 
 
 class Source(Protocol):
@@ -115,9 +116,12 @@ class Writer:
 
     :param pipe: file descriptor, blocking
     :param algorithm: name of a hash of hashlib; none for no hash
+    :param outlet: of the pipe, if there is more to it than to write to it
     """
 
-    def __init__(self, pipe: int, algorithm: str | None) -> None:
+    def __init__(self, pipe: int, algorithm: str | None,
+                 outlet: spool.Outlet | None = None) -> None:
+        self._outlet = outlet
         self._pipe = pipe
         self._hash = hashlib.new(algorithm) if algorithm else _NoHash()
         self._blocks: queue.SimpleQueue[Block | None] = queue.SimpleQueue()
@@ -164,6 +168,14 @@ class Writer:
                 self._write(block)
             if block.buffer is not None:
                 self.free.put(block.buffer)
+        if self._outlet is not None and self.error is None:
+            self._close(self._outlet)
+
+    def _close(self, outlet: spool.Outlet) -> None:
+        try:
+            outlet.close()
+        except OSError as ex:
+            self.error = ex
 
     def _write(self, block: Block) -> None:
         try:
@@ -174,6 +186,10 @@ class Writer:
             self.error = ex
 
     def _write_all(self, content: memoryview) -> None:
+        if self._outlet is not None:
+            self._outlet.write(content)
+            self.written += len(content)
+            return
         while content:
             count = os.write(self._pipe, content)
             self.written += count

@@ -75,6 +75,44 @@ class Packing:
 
 
 @dataclasses.dataclass(frozen=True)
+class Manners:
+    """What the process leaves to others.
+
+    :param bandwidth: bytes that it reads in a second at the most; 0 for no
+        limit
+    :param nice: of nice(1), 0 to 19
+    :param ionice: ``idle``, or ``best-effort:`` and a level from 0 to 7; empty
+        for the service's own
+    """
+
+    bandwidth: int = 0
+    nice: int = 0
+    ionice: str = ''
+
+    def prefix(self) -> list[str]:
+        """Programs that run a command with less of a claim."""
+        found = []
+        if self.ionice:
+            name, _, level = self.ionice.partition(':')
+            found += ['ionice', '-c', name] + (['-n', level] if level else [])
+        if self.nice:
+            found += ['nice', '-n', str(self.nice)]
+        return found
+
+    def arguments(self) -> list[str]:
+        if not self.bandwidth:
+            return []
+        return ['--bandwidth', str(self.bandwidth)]
+
+
+def manners(conf: Any) -> Manners:
+    """What nova.conf says."""
+    group = conf.snapdriver
+    return Manners(group.bandwidth_limit * units.Mi, group.stream_nice,
+                   group.stream_ionice)
+
+
+@dataclasses.dataclass(frozen=True)
 class Request:
     """What to stream: an export, as an image of a format.
 
@@ -85,15 +123,20 @@ class Request:
     image_format: str
     algorithm: str | None
     packing: Packing = Packing()
+    manners: Manners = Manners()
 
     def command(self) -> list[str]:
+        ahead = self.source.ahead
         # -P: a module in the current directory must not shadow a real one.
-        return [sys.executable, '-P', '-m', 'nova_snapdriver.stream',
+        return [*self.manners.prefix(),
+                sys.executable, '-P', '-m', 'nova_snapdriver.stream',
                 '--socket', self.source.socket,
                 '--export', self.source.name,
                 '--format', self.image_format,
                 '--hash', self.algorithm or 'none',
-                *self.packing.arguments()]
+                *self.packing.arguments(),
+                *self.manners.arguments(),
+                *(ahead.arguments() if ahead is not None else ())]
 
 
 # The child finds this package where it was found here, be it installed or not.
@@ -120,11 +163,15 @@ class StreamProcess:
     :param surveyed: called now and then while :attr:`length` is waited for,
         if the disk is read before it is laid out
     :raises StreamFailed: it could not be started
+    :raises EndedEarly: there is nothing to be read any more
     """
 
     def __init__(self, request: Request,
                  surveyed: Surveyed | None = None) -> None:
         self._surveyed = surveyed
+        ahead = request.source.ahead
+        if ahead is not None:
+            ahead.begin()
         with contextlib.ExitStack() as stack:
             self._data, data = self._pipe(stack)
             self._status, status = self._pipe(stack)
@@ -133,14 +180,18 @@ class StreamProcess:
                 fcntl.fcntl(self._data, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
             try:
                 self._process = subprocess.Popen(
-                    request.command(), stdin=subprocess.DEVNULL, stdout=data,
-                    stderr=status, env=_environment(), cwd='/')
+                    request.command(), stdout=data, stderr=status,
+                    stdin=ahead.input if ahead else subprocess.DEVNULL,
+                    pass_fds=ahead.inherited if ahead else (),
+                    env=_environment(), cwd='/')
             except OSError as ex:
                 raise exception.StreamFailed(
                     reason='cannot start the stream process: %s' % ex) from ex
             finally:
                 os.close(data)
                 os.close(status)
+            if ahead is not None:
+                ahead.begun(self._process.pid)
             self._lines = b''
             self.digest: str | None = None
             stack.callback(self._end)

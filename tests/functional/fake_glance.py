@@ -16,6 +16,7 @@ import hashlib
 import http.server
 import json
 import threading
+import time
 
 SCHEMA = {
     'name': 'image',
@@ -26,6 +27,9 @@ SCHEMA = {
     'additionalProperties': {'type': 'string'},
 }
 
+# What it takes at a time if it is slow, in bytes.
+STEP = 256 * 1024
+
 
 class FakeGlance(http.server.ThreadingHTTPServer):
     """One image, and a list of what to do to the next uploads.
@@ -35,6 +39,7 @@ class FakeGlance(http.server.ThreadingHTTPServer):
     the image and hang up instead of answering; 'flip' to store another byte;
     'short' to store less; 'nothing' to store nothing and say that all is well;
     'stall' to stop reading in the middle, and 'mute' at the end, for ever.
+    ``rate`` is how many bytes a second it takes of an upload; none for all.
     A status in ``location_fault`` answers who names a location for the data.
     """
 
@@ -47,6 +52,7 @@ class FakeGlance(http.server.ThreadingHTTPServer):
                       'base_image_ref': 'b', 'visibility': 'private',
                       'schema': '/v2/schemas/image'}
         self.faults = []
+        self.rate = None
         self.stuck = threading.Event()
         self._released = threading.Event()
         self.algorithm = 'sha512'
@@ -131,12 +137,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         fault = self.server.faults.pop(0) if self.server.faults else None
         length = int(self.headers['Content-Length'])
         if fault in ('break', 'stall'):
-            self.rfile.read(length // 2)
+            self._read(length // 2)
             if fault == 'stall':
                 self.server.hang()
             self.close_connection = True
             return
-        data = self.rfile.read(length)
+        data = self._read(length)
         if fault == 'mute':
             self.server.hang()
             self.close_connection = True
@@ -151,6 +157,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             return
         self._answer(204)
+
+    def _read(self, length):
+        if not self.server.rate:
+            return self.rfile.read(length)
+        data = bytearray()
+        while len(data) < length:
+            piece = self.rfile.read(min(STEP, length - len(data)))
+            if not piece:
+                break
+            data += piece
+            time.sleep(len(piece) / self.server.rate)
+        return bytes(data)
 
     def _keep(self, data, fault):
         if fault == 'flip':

@@ -26,7 +26,8 @@ def conf(compression='none', nova=False, limit=1, reserve=0):
         snapdriver=types.SimpleNamespace(
             compression=compression, compression_threads=3,
             compression_spool_limit=limit, detect_zeroes=True,
-            scratch_reserve=reserve, scratch_limit=0),
+            scratch_reserve=reserve, scratch_limit=0,
+            read_ahead_threshold=0),
         libvirt=types.SimpleNamespace(snapshot_compression=nova))
 
 

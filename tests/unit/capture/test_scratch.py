@@ -12,11 +12,14 @@
 
 """The guard of the scratch file, with a guest that QEMU stops."""
 
+import os
 import threading
+import time
 from unittest import mock
 
 import pytest
 
+from nova_snapdriver.capture import ahead as snap_ahead
 from nova_snapdriver.capture import scratch
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import exception
@@ -141,3 +144,60 @@ def _next(answers):
     if isinstance(answer, Exception):
         raise answer
     return answer
+
+
+def fill(place, length):
+    with open(place.scratch, 'wb') as file:
+        file.write(bytes(length))
+
+
+@pytest.fixture
+def reading(place):
+    """A disk that is being read, by the process with the number 7."""
+    with snap_ahead.Ahead(snap_ahead.Spool(place.path, -1, 0)) as made:
+        made.begin()
+        made.begun(7)
+        yield made
+
+
+def test_job_ends_when_the_disk_has_been_read(place, reading):
+    guest, ended = StoppingGuest(ALL), threading.Event()
+    fill(place, 1 << 20)
+    with scratch.guarded(guest.fake, place, scratch.Limits(0, 0, 1 << 19),
+                         ended.set, reading):
+        assert os.read(reading.input, 1)
+        assert not ended.wait(0.1)
+        os.write(reading.inherited[0], b'7\n')
+        assert ended.wait(SECONDS)
+    assert reading.ended
+
+
+def test_job_that_does_not_end_at_once_is_tried_again(place, reading):
+    guest, ended = StoppingGuest(ALL), threading.Event()
+    end_job = mock.Mock(side_effect=[exception.CaptureFailed(reason='no'),
+                                     ended.set])
+    fill(place, 1 << 20)
+    os.write(reading.inherited[0], b'7\n')
+    with scratch.guarded(guest.fake, place, scratch.Limits(0, 0, 1 << 19),
+                         lambda: end_job()(), reading):
+        assert ended.wait(SECONDS)
+
+
+def test_job_of_a_guest_that_writes_little_stays(place, reading):
+    end_job = mock.Mock()
+    os.write(reading.inherited[0], b'7\n')
+    with scratch.guarded(StoppingGuest(ALL).fake, place, NO_LIMITS, end_job,
+                         reading):
+        time.sleep(0.1)
+    assert not reading.ordered
+    end_job.assert_not_called()
+
+
+@pytest.mark.parametrize('limits, used, expected', (
+    (scratch.Limits(0, 0), 100, 275), (scratch.Limits(400, 0), 100, 175),
+    (scratch.Limits(2000, 0), 100, 25), (scratch.Limits(0, 600), 100, 150),
+    (scratch.Limits(0, 600), 700, 175), (scratch.Limits(0, 600, 80), 0, 80),
+    (scratch.Limits(0, 600, 800), 0, 150)))
+def test_what_is_bearable(limits, used, expected, place):
+    with mock.patch.object(scratch, '_free', return_value=1000):
+        assert scratch._bearable(used, place.path, limits) == expected

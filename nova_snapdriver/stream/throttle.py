@@ -1,0 +1,52 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Reads no faster than it is allowed."""
+
+from collections.abc import Callable
+import time
+
+from nova_snapdriver.stream import pipeline
+
+# How much of its allowance a reader that had to wait may make up for, in
+# seconds: enough for the clock's grain, too little to be felt by a guest.
+_BURST_SECONDS = 0.1
+
+
+class Throttled:
+    """A source whose reads are spread evenly over time.
+
+    :param source: what is read
+    :param rate: bytes a second
+    """
+
+    def __init__(self, source: pipeline.Source, rate: int,
+                 clock: Callable[[], float] = time.monotonic,
+                 sleep: Callable[[float], None] = time.sleep) -> None:
+        self._source = source
+        self._rate = rate
+        self._clock = clock
+        self._sleep = sleep
+        self._next = clock()
+
+    def read(self, buffer: memoryview, offset: int,
+             done: Callable[[int], None]) -> None:
+        """Ask for a range, once it is due."""
+        now = self._clock()
+        self._next = max(self._next, now - _BURST_SECONDS)
+        if self._next > now:
+            self._sleep(self._next - now)
+        self._next += len(buffer) / self._rate
+        self._source.read(buffer, offset, done)
+
+    def wait(self) -> None:
+        self._source.wait()
