@@ -268,6 +268,7 @@ def looked_at(way: Way) -> Attack:
     """Another user tries all that a running snapshot has on the host."""
     def action(attacks: Attacks, row: Row) -> None:
         target = attacks.target(way)
+        target.write([])                # a header, and it may be refused
         with bystander.Held(target) as held:
             row.problems += bystander.intrude(held)
         row.problems += target.harmed(way.state)
@@ -292,6 +293,7 @@ def children(way: Way) -> Attack:
     """Limits and environments of all children, and secrets anywhere."""
     def action(attacks: Attacks, row: Row) -> None:
         target = attacks.target(way)
+        target.write([])                # a header, and it may be refused
         row.problems += bystander.inspect(target, way.path)
         row.problems += target.harmed(way.state)
 

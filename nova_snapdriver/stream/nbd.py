@@ -19,6 +19,7 @@ and libnbd(3).
 from collections.abc import Callable
 from collections.abc import Iterator
 import errno
+import itertools
 import time
 import types
 from typing import Any
@@ -148,13 +149,15 @@ class Client:
                     yield offset, length
                 offset += length
 
-    def _status(self, offset: int) -> list[tuple[int, int]]:
-        found: list[tuple[int, int]] = []
+    def _status(self, offset: int) -> Iterator[tuple[int, int]]:
+        # As it comes: an answer may have millions, and a pair for each would
+        # be most of the memory that there is.
+        found: list[list[int]] = []
 
         def extent(context: str, at: int, entries: list[int],
                    error: Any) -> int:
             if context == CONTEXT and at == offset:
-                found.extend(zip(entries[::2], entries[1::2]))
+                found.append(entries)
             return 0
 
         length = min(_STATUS_STEP, self.size - offset)
@@ -165,9 +168,11 @@ class Client:
         except self._nbd.Error as ex:
             raise ExportError('block status at %d failed: %s' %
                               (offset, ex.string)) from ex
-        if not found or not all(entry[0] for entry in found):
+        words = itertools.chain.from_iterable(found)
+        if not found or not all(itertools.islice(words, 0, None, 2)):
             raise ExportError('block status at %d says nothing' % offset)
-        return found
+        words = itertools.chain.from_iterable(found)
+        return zip(words, words)
 
     def read(self, buffer: memoryview, offset: int,
              done: Callable[[int], None]) -> None:
