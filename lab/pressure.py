@@ -36,7 +36,7 @@ NAME = 'snapdriver-pressure'
 # Bytes a second that go through to Glance, and so many at a time.
 RATE = 20_000_000
 STEP = 256 * 1024
-IDLE_SECONDS = 30.0
+IDLE_SECONDS = 15.0
 JOB_POLL_SECONDS = 0.5
 BOOT_TIMEOUT = 120.0
 # Overwrites what is on the disk, beside the small writes that are measured.
