@@ -162,7 +162,7 @@ def plant(lab: stack.Stack, target: victim.Victim,
 LIMITS = ('Max address space', 'Max open files', 'Max core file size')
 UNLIMITED = 'unlimited'
 MAX_OPEN_FILES = 1024
-ENVIRONMENT = {'PATH', 'LANG', 'LC_ALL', 'PYTHONPATH'}
+ENVIRONMENT = {'PATH', 'LANG', 'LC_ALL', 'PYTHONPATH', 'MALLOC_ARENA_MAX'}
 PROGRAMS = {'live': {victim.STREAM}, 'mirror': {victim.STREAM, 'qemu-nbd'},
             'cold': {victim.STREAM, 'qemu-nbd'}}
 TOKEN = re.compile(r'gAAAAA[A-Za-z0-9_-]{40,}')
