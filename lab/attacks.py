@@ -23,12 +23,12 @@ from lab import bystander
 from lab import config
 from lab import hostile
 from lab import liar
-from lab import paths
 from lab import services
 from lab import settings
 from lab import stack
 from lab import streamattack
 from lab import victim
+from lab import ways
 
 Options = tuple[tuple[str, str, str], ...]
 # In CI: one of each kind.
@@ -55,13 +55,13 @@ class Way:
 
     @property
     def compute(self) -> config.Compute:
-        return config.Compute(options=paths.DISKS[self.disk] + self.options)
+        return config.Compute(options=ways.DISKS[self.disk] + self.options)
 
 
 def _ways(disk: str) -> list[Way]:
     return [Way('live', disk, 'running'), Way('cold', disk, 'stopped'),
-            Way('mirror', disk, 'running', paths.MIRROR),
-            Way('cold', disk, 'running', paths.SUSPEND)]
+            Way('mirror', disk, 'running', ways.MIRROR),
+            Way('cold', disk, 'running', ways.SUSPEND)]
 
 
 RAW = _ways('raw')

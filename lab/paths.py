@@ -34,39 +34,12 @@ from lab import process
 from lab import settings
 from lab import stack
 from lab import watch
+from lab import ways
 
 NAME = 'snapdriver-paths'
 BOOT_TIMEOUT = 120.0
 FROZEN = '{"execute": "guest-fsfreeze-status"}'
 
-Options = tuple[tuple[str, str, str], ...]
-
-# How Nova makes a root disk, by the options of nova-compute. An image needs a
-# name for each: Nova caches it as the options said when it came first.
-DISKS: dict[str, Options] = {
-    'overlay': (),
-    'qcow2': (('libvirt', 'images_type', 'flat'),
-              ('DEFAULT', 'force_raw_images', 'false')),
-    'raw': (('libvirt', 'images_type', 'flat'),),
-    # Nova has block devices from LVM, which needs a device mapper that a
-    # container's kernel has not. Here the raw file of Nova's is put on a loop
-    # device, and the device into the definition of the server's domain.
-    'block': (('libvirt', 'images_type', 'flat'),),
-    # On Ceph: with the server's image there, too, and with it in a file.
-    'rbd': (),
-    'rbd-file': (),
-}
-FORMATS = {'overlay': 'qcow2', 'qcow2': 'qcow2'}
-# How Glance runs, by the kind of disk; as ever for those that are not here.
-IMAGES = {'rbd': config.Images(('rbd', 'file')),
-          'rbd-file': config.Images(('file', 'rbd'))}
-VMDK: Options = (('libvirt', 'snapshot_image_format', 'vmdk'),)
-MIRROR: Options = (('snapdriver', 'live_method', 'mirror'),)
-SUSPEND: Options = (('snapdriver', 'live_method', 'cold'),)
-# Compressed images, the second by Nova's own option.
-QCOW2: Options = (('libvirt', 'snapshot_image_format', 'qcow2'),)
-ZSTD: Options = (('snapdriver', 'compression', 'zstd'),)
-ZLIB: Options = (('libvirt', 'snapshot_compression', 'true'),)
 COMPRESSED = re.compile(r'[1-9][0-9.]*% compressed clusters')
 # State: the action into it, the status there, the action back.
 STATES = {'running': ('', 'ACTIVE', ''),
@@ -75,42 +48,6 @@ STATES = {'running': ('', 'ACTIVE', ''),
           'suspended': ('suspend', 'SUSPENDED', 'resume')}
 DOMAIN_STATES = {'running': 'running', 'paused': 'paused',
                  'stopped': 'shut off', 'suspended': 'shut off'}
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """One row to be."""
-
-    path: str
-    disk: str
-    state: str
-    consistency: str | None
-    #: Besides those that the disk needs.
-    options: Options = ()
-    note: str = ''
-    #: nova-compute's.
-    user: str = config.ROOT
-
-    @property
-    def name(self) -> str:
-        user = '' if self.user == config.ROOT else f'as {self.user}'
-        words = (self.path, self.disk, self.state, self.note, user)
-        return ' '.join(word for word in words if word)
-
-    @property
-    def compute(self) -> config.Compute:
-        return config.Compute(options=DISKS[self.disk] + self.options,
-                              user=self.user, rbd=self.disk in IMAGES)
-
-    @property
-    def images(self) -> config.Images:
-        return IMAGES.get(self.disk, config.Images())
-
-    @property
-    def image_format(self) -> str:
-        given = [value for _, key, value in self.options
-                 if key == 'snapshot_image_format']
-        return given[0] if given else FORMATS.get(self.disk, 'raw')
 
 
 @dataclasses.dataclass
@@ -132,58 +69,6 @@ class Row:
     problems: list[str] = dataclasses.field(default_factory=list)
 
 
-def cases() -> list[Case]:
-    """All rows, those with the same options next to each other."""
-    found = []
-    for disk in [disk for disk in DISKS if disk not in IMAGES]:
-        found += [Case('live', disk, 'running', 'filesystem'),
-                  Case('live', disk, 'paused', 'crash'),
-                  Case('cold', disk, 'suspended', 'offline'),
-                  Case('cold', disk, 'stopped', 'offline')]
-        if disk in ('overlay', 'raw'):
-            found += [Case('mirror', disk, 'running', 'filesystem', MIRROR),
-                      Case('mirror', disk, 'paused', 'crash', MIRROR)]
-        found += [Case('cold', disk, 'running', 'filesystem', SUSPEND),
-                  Case('cold', disk, 'paused', 'crash', SUSPEND)]
-    found += [Case('stock', 'overlay', state, None, VMDK, 'vmdk')
-              for state in ('running', 'stopped')]
-    consistency = {'running': 'filesystem', 'paused': 'crash',
-                   'stopped': 'offline'}
-    found += [Case('direct', 'rbd', *pair) for pair in consistency.items()]
-    found += [Case('cold' if state == 'stopped' else 'live', 'rbd-file',
-                   state, word) for state, word in consistency.items()]
-    return found + compressed_cases() + unprivileged_cases()
-
-
-def compressed_cases() -> list[Case]:
-    """Compressed images, by each path and from each kind of disk."""
-    raw = QCOW2 + ZLIB
-    return [
-        # First, as Ceph is up by then.
-        Case('live', 'rbd-file', 'running', 'filesystem', QCOW2 + ZSTD,
-             'zstd'),
-        Case('live', 'overlay', 'running', 'filesystem', ZSTD, 'zstd'),
-        Case('cold', 'overlay', 'stopped', 'offline', ZSTD, 'zstd'),
-        Case('mirror', 'overlay', 'running', 'filesystem', MIRROR + ZSTD,
-             'zstd'),
-        Case('cold', 'overlay', 'running', 'filesystem', SUSPEND + ZLIB,
-             'zlib'),
-        Case('live', 'raw', 'running', 'filesystem', raw, 'zlib'),
-        Case('live', 'block', 'running', 'filesystem', raw, 'zlib'),
-        Case('cold', 'block', 'stopped', 'offline', raw, 'zlib')]
-
-
-def unprivileged_cases() -> list[Case]:
-    """nova-compute is not root: each way that has to become it."""
-    found = [Case('live', 'overlay', 'running', 'filesystem'),
-             Case('live', 'overlay', 'paused', 'crash'),
-             Case('cold', 'overlay', 'stopped', 'offline'),
-             Case('mirror', 'overlay', 'running', 'filesystem', MIRROR),
-             Case('live', 'block', 'running', 'filesystem'),
-             Case('cold', 'block', 'stopped', 'offline')]
-    return [dataclasses.replace(case, user='nova') for case in found]
-
-
 class Paths:
     """Takes the snapshots."""
 
@@ -195,10 +80,10 @@ class Paths:
         self._loops: list[str] = []
         self.rows: list[Row] = []
 
-    def run(self, wanted: list[Case]) -> None:
+    def run(self, wanted: list[ways.Case]) -> None:
         """Do it; nova-compute has its usual options in the end."""
         settings.make_directory(self.folder)
-        if wanted[-1:] and wanted[-1].disk in IMAGES:
+        if wanted[-1:] and wanted[-1].disk in ways.IMAGES:
             # A Glance without its store cannot delete what is left in Ceph.
             self.lab.images(wanted[-1].images)
         self._clean()
@@ -224,7 +109,7 @@ class Paths:
         while self._loops:
             process.output('losetup', '-d', self._loops.pop())
 
-    def _case(self, case: Case) -> None:
+    def _case(self, case: ways.Case) -> None:
         row = Row(case.name, disk=case.disk, state=case.state)
         try:
             _Attempt(self, case, row).run()
@@ -260,7 +145,7 @@ class Paths:
         return self._servers[disk]
 
     def _base(self, disk: str) -> str:
-        if disk not in IMAGES:
+        if disk not in ways.IMAGES:
             return self.lab.small_image(f'{stack.IMAGE}-paths-{disk}-'
                                         f'{self.lab.guest.version()}')
         # Ceph clones none but raw ones. It goes with its cluster, or it would
@@ -297,7 +182,7 @@ def use_device(server: measure.Server, definition: pathlib.Path) -> str:
 class _Attempt:
     """One row: a snapshot, and all that has to hold."""
 
-    def __init__(self, paths: Paths, case: Case, row: Row) -> None:
+    def __init__(self, paths: Paths, case: ways.Case, row: Row) -> None:
         self.paths, self.lab, self.api = paths, paths.lab, paths.api
         self.case, self.row = case, row
         self.server = paths.server(case.disk)
@@ -406,7 +291,7 @@ class _Attempt:
         # -U: QEMU has a paused guest's disk open, and does not write.
         done = _complaint(
             ['qemu-img', 'compare', '-U', '-f', self.case.image_format, '-F',
-             FORMATS.get(self.case.disk, 'raw'), str(self._file),
+             ways.FORMATS.get(self.case.disk, 'raw'), str(self._file),
              str(self._disk())])
         self.row.equal, self.row.compared = done == '', 'bytes'
         if done:
@@ -415,7 +300,7 @@ class _Attempt:
 
     def _disk(self) -> pathlib.Path:
         """A file with what is on the disk, or the disk's own."""
-        if self.case.disk not in IMAGES:
+        if self.case.disk not in ways.IMAGES:
             return self.server.disk
         return self.lab.ceph.export(
             f'{ceph.DISKS}/{self.server.id}_disk', self.folder / 'disk')
@@ -566,7 +451,7 @@ def run(lab: stack.Stack, target: pathlib.Path | None,
 
     :param only: words of which a row's name has to have one
     """
-    wanted = [case for case in cases()
+    wanted = [case for case in ways.cases()
               if not only or any(word in case.name for word in only)]
     print(HEADINGS)
     paths = Paths(lab)

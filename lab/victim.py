@@ -34,6 +34,7 @@ from lab import process
 from lab import services
 from lab import settings
 from lab import stack
+from lab import ways
 
 NAME = 'snapdriver-attacks'
 FLAVOR = f'{NAME}-flavor'
@@ -62,7 +63,7 @@ class Outcome:
 class Victim:
     """A server with one kind of disk.
 
-    :param disk: of `lab.paths.DISKS`; nova-compute has its options
+    :param disk: of `lab.ways.DISKS`; nova-compute has its options
     """
 
     def __init__(self, lab: stack.Stack, folder: pathlib.Path, disk: str,
@@ -169,14 +170,14 @@ class Victim:
         for offset, data in pieces:
             content.write_bytes(data)
             process.output(
-                'qemu-io', '-f', paths.FORMATS.get(self.disk, 'raw'), '-c',
+                'qemu-io', '-f', ways.FORMATS.get(self.disk, 'raw'), '-c',
                 f'write -s {content} {offset} {len(data)}',
                 str(self.server.disk))
 
     def content(self) -> bytes:
         """All of its disk."""
         return self._raw(self.server.disk,
-                         paths.FORMATS.get(self.disk, 'raw'))
+                         ways.FORMATS.get(self.disk, 'raw'))
 
     def _raw(self, path: pathlib.Path, disk_format: str) -> bytes:
         target = self.folder / 'raw'

@@ -22,9 +22,10 @@ from lab import config
 from lab import paths
 from lab import process
 from lab import services
+from lab import ways
 
 NOVA = config.Compute(user='nova')
-CASES = paths.unprivileged_cases()
+CASES = ways.unprivileged_cases()
 # Root again, with a server and files that the other has made.
 BACK = dataclasses.replace(CASES[0], user=config.ROOT)
 UPLOAD_TIMEOUT = 60

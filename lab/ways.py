@@ -1,0 +1,134 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The rows of `paths`: by which path, of which disk, in which state."""
+
+import dataclasses
+
+from lab import config
+
+Options = tuple[tuple[str, str, str], ...]
+
+# How Nova makes a root disk, by the options of nova-compute. An image needs a
+# name for each: Nova caches it as the options said when it came first.
+DISKS: dict[str, Options] = {
+    'overlay': (),
+    'qcow2': (('libvirt', 'images_type', 'flat'),
+              ('DEFAULT', 'force_raw_images', 'false')),
+    'raw': (('libvirt', 'images_type', 'flat'),),
+    # Nova has block devices from LVM, which needs a device mapper that a
+    # container's kernel has not. Here the raw file of Nova's is put on a loop
+    # device, and the device into the definition of the server's domain.
+    'block': (('libvirt', 'images_type', 'flat'),),
+    # On Ceph: with the server's image there, too, and with it in a file.
+    'rbd': (),
+    'rbd-file': (),
+}
+FORMATS = {'overlay': 'qcow2', 'qcow2': 'qcow2'}
+# How Glance runs, by the kind of disk; as ever for those that are not here.
+IMAGES = {'rbd': config.Images(('rbd', 'file')),
+          'rbd-file': config.Images(('file', 'rbd'))}
+VMDK: Options = (('libvirt', 'snapshot_image_format', 'vmdk'),)
+MIRROR: Options = (('snapdriver', 'live_method', 'mirror'),)
+SUSPEND: Options = (('snapdriver', 'live_method', 'cold'),)
+# Compressed images, the second by Nova's own option.
+QCOW2: Options = (('libvirt', 'snapshot_image_format', 'qcow2'),)
+ZSTD: Options = (('snapdriver', 'compression', 'zstd'),)
+ZLIB: Options = (('libvirt', 'snapshot_compression', 'true'),)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One row to be."""
+
+    path: str
+    disk: str
+    state: str
+    consistency: str | None
+    #: Besides those that the disk needs.
+    options: Options = ()
+    note: str = ''
+    #: nova-compute's.
+    user: str = config.ROOT
+
+    @property
+    def name(self) -> str:
+        user = '' if self.user == config.ROOT else f'as {self.user}'
+        words = (self.path, self.disk, self.state, self.note, user)
+        return ' '.join(word for word in words if word)
+
+    @property
+    def compute(self) -> config.Compute:
+        return config.Compute(options=DISKS[self.disk] + self.options,
+                              user=self.user, rbd=self.disk in IMAGES)
+
+    @property
+    def images(self) -> config.Images:
+        return IMAGES.get(self.disk, config.Images())
+
+    @property
+    def image_format(self) -> str:
+        given = [value for _, key, value in self.options
+                 if key == 'snapshot_image_format']
+        return given[0] if given else FORMATS.get(self.disk, 'raw')
+
+
+def cases() -> list[Case]:
+    """All rows, those with the same options next to each other."""
+    found = []
+    for disk in [disk for disk in DISKS if disk not in IMAGES]:
+        found += [Case('live', disk, 'running', 'filesystem'),
+                  Case('live', disk, 'paused', 'crash'),
+                  Case('cold', disk, 'suspended', 'offline'),
+                  Case('cold', disk, 'stopped', 'offline')]
+        if disk in ('overlay', 'raw'):
+            found += [Case('mirror', disk, 'running', 'filesystem', MIRROR),
+                      Case('mirror', disk, 'paused', 'crash', MIRROR)]
+        found += [Case('cold', disk, 'running', 'filesystem', SUSPEND),
+                  Case('cold', disk, 'paused', 'crash', SUSPEND)]
+    found += [Case('stock', 'overlay', state, None, VMDK, 'vmdk')
+              for state in ('running', 'stopped')]
+    consistency = {'running': 'filesystem', 'paused': 'crash',
+                   'stopped': 'offline'}
+    found += [Case('direct', 'rbd', *pair) for pair in consistency.items()]
+    found += [Case('cold' if state == 'stopped' else 'live', 'rbd-file',
+                   state, word) for state, word in consistency.items()]
+    return found + compressed_cases() + unprivileged_cases()
+
+
+def compressed_cases() -> list[Case]:
+    """Compressed images, by each path and from each kind of disk."""
+    raw = QCOW2 + ZLIB
+    return [
+        # First, as Ceph is up by then.
+        Case('live', 'rbd-file', 'running', 'filesystem', QCOW2 + ZSTD,
+             'zstd'),
+        Case('live', 'overlay', 'running', 'filesystem', ZSTD, 'zstd'),
+        Case('cold', 'overlay', 'stopped', 'offline', ZSTD, 'zstd'),
+        Case('mirror', 'overlay', 'running', 'filesystem', MIRROR + ZSTD,
+             'zstd'),
+        Case('cold', 'overlay', 'running', 'filesystem', SUSPEND + ZLIB,
+             'zlib'),
+        Case('live', 'raw', 'running', 'filesystem', raw, 'zlib'),
+        Case('live', 'block', 'running', 'filesystem', raw, 'zlib'),
+        Case('cold', 'block', 'stopped', 'offline', raw, 'zlib')]
+
+
+def unprivileged_cases() -> list[Case]:
+    """nova-compute is not root: each way that has to become it."""
+    found = [Case('live', 'overlay', 'running', 'filesystem'),
+             Case('live', 'overlay', 'paused', 'crash'),
+             Case('cold', 'overlay', 'stopped', 'offline'),
+             Case('mirror', 'overlay', 'running', 'filesystem', MIRROR),
+             Case('live', 'block', 'running', 'filesystem'),
+             Case('cold', 'block', 'stopped', 'offline')]
+    return [dataclasses.replace(case, user='nova') for case in found]
