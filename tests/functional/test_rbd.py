@@ -296,7 +296,7 @@ def test_recovery_after_a_crash(image_there, snap_driver, glance, ceph, disk,
         ceph.rbd('snap', 'create', COPY + '@snap')
         ceph.rbd('snap', 'protect', COPY + '@snap')
 
-    undo = recovery.Recovery(snap_driver._host, lambda image, instance: True,
+    undo = recovery.Recovery(snap_driver._host, lambda record: True,
                              agent_timeout=5)
     with mock.patch('nova_snapdriver.image.exists',
                     return_value=image_there):
@@ -440,7 +440,7 @@ def test_recovery_of_a_stopped_server_s_snapshot(snap_driver, glance, ceph,
         test_driver.Snapshot(snap_driver, stopped).take()
     assert len(ceph.listed('snap', 'ls', disk)) == 1
 
-    undo = recovery.Recovery(snap_driver._host, lambda image, instance: False,
+    undo = recovery.Recovery(snap_driver._host, lambda record: False,
                              agent_timeout=5)
     outcome, = undo.run(journal.Journal(str(area / 'journal')))
     assert outcome.failed == ()
