@@ -84,7 +84,8 @@ class Libvirtd:
 def libvirtd(area):
     if os.geteuid() != 0 or not shutil.which('libvirtd'):
         pytest.skip('needs root and a libvirtd')
-    area.chmod(0o777)
+    # For its QEMU's disk, and as /tmp is: what others make stays theirs.
+    area.chmod(0o1777)
     with Libvirtd(area) as daemon:
         yield daemon
 
