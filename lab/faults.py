@@ -47,17 +47,21 @@ def run(lab: stack.Stack, target: pathlib.Path | None, seed: int,
         return not only or any(word in name for word in only)
 
     print(harness.HEADINGS)
-    with harness.Harness(lab, driver, seed) as bench:
-        outside.Outside(bench).run(
-            [one for one in outside.listed(driver) if wanted(one.name)])
-        if driver == 'ours':
-            kills.Kills(bench).run(
-                [one for one in kills.cases() if wanted(one.name)])
-        rows = bench.rows
-    if target is not None:
-        target.write_text(json.dumps(
-            {'rows': [dataclasses.asdict(row) for row in rows]},
-            indent=2) + '\n')
+    bench = harness.Harness(lab, driver, seed)
+    rows = bench.rows
+    try:
+        with bench:
+            outside.Outside(bench).run(
+                [one for one in outside.listed(driver) if wanted(one.name)])
+            if driver == 'ours':
+                kills.Kills(bench).run(
+                    [one for one in kills.cases() if wanted(one.name)])
+    finally:
+        # What there is, also after a failure: it has taken long.
+        if target is not None:
+            target.write_text(json.dumps(
+                {'rows': [dataclasses.asdict(row) for row in rows]},
+                indent=2) + '\n')
     fine = [row for row in rows if row.ok]
     print(f'{len(fine)} of {len(rows)} rows are ok')
     return 0 if rows and len(fine) == len(rows) else 1

@@ -455,10 +455,13 @@ def run(lab: stack.Stack, target: pathlib.Path | None,
               if not only or any(word in case.name for word in only)]
     print(HEADINGS)
     paths = Paths(lab)
-    paths.run(wanted)
-    if target is not None:
-        rows = [dataclasses.asdict(row) for row in paths.rows]
-        target.write_text(json.dumps({'rows': rows}, indent=2) + '\n')
+    try:
+        paths.run(wanted)
+    finally:
+        # What there is, also after a failure: it has taken long.
+        if target is not None:
+            rows = [dataclasses.asdict(row) for row in paths.rows]
+            target.write_text(json.dumps({'rows': rows}, indent=2) + '\n')
     fine = [row for row in paths.rows if row.ok]
     print(f'{len(fine)} of {len(wanted)} rows are ok')
     return 0 if wanted and len(fine) == len(wanted) else 1

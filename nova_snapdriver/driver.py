@@ -44,6 +44,7 @@ from nova_snapdriver.capture import subject
 from nova_snapdriver.capture import suspend
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import compat
+from nova_snapdriver import conductor
 from nova_snapdriver import conf
 from nova_snapdriver import exception
 from nova_snapdriver import faultpoint
@@ -161,6 +162,7 @@ class SnapDriver(driver.LibvirtDriver):
     def _capabilities(self) -> snap_host.Capabilities:
         return snap_host.Host(self._host).capabilities(CONF.libvirt.virt_type)
 
+    @conductor.awaited
     def snapshot(self, context: Any, instance: Any, image_id: str,
                  update_task_state: UpdateTaskState) -> None:
         """Take a snapshot of an instance's root disk into an image.
