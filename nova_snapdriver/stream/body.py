@@ -15,7 +15,6 @@
 from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
-import functools
 import types
 from typing import Self
 
@@ -54,6 +53,7 @@ class ImageBody:
         self._surveyed = surveyed
         self._ready: process.StreamProcess | None = None
         self._latest: process.StreamProcess | None = None
+        self._length: int | None = None
         self._cancelled = False
         self._open = contextlib.ExitStack()
         self.digest: str | None = None
@@ -92,17 +92,18 @@ class ImageBody:
                 reason='the image has %d bytes, and had %d when it was laid '
                        'out first' % (self._ready.length, self.length))
 
-    @functools.cached_property
+    @property
     def length(self) -> int:
         """The length of the image in bytes.
 
         :raises StreamFailed: the image cannot be laid out
         """
-        if self._ready is None:
-            self._ready = self._start()
-        length = self._ready.length
-        faultpoint.reach('stream.laid-out')
-        return length
+        if self._length is None:
+            if self._ready is None:
+                self._ready = self._start()
+            self._length = self._ready.length
+            faultpoint.reach('stream.laid-out')
+        return self._length
 
     def __len__(self) -> int:
         return self.length

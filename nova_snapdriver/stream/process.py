@@ -17,7 +17,6 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import fcntl
-import functools
 import json
 import os
 import pathlib
@@ -193,6 +192,7 @@ class StreamProcess:
             if ahead is not None:
                 ahead.begun(self._process.pid)
             self._lines = b''
+            self._length: int | None = None
             self.digest: str | None = None
             stack.callback(self._end)
             self._release = stack.pop_all()
@@ -246,7 +246,9 @@ class StreamProcess:
                        '%d bytes' % (code, received, length))
         self.digest = result['digest'] or None
 
-    @functools.cached_property
+    # Not a cached_property: before Python 3.12 all objects of a class share its
+    # lock, and one snapshot would wait for the survey of another.
+    @property
     def length(self) -> int:
         """The length of the image in bytes, once the disk is mapped.
 
@@ -254,9 +256,11 @@ class StreamProcess:
 
         :raises StreamFailed: the image could not be laid out
         """
-        layout = self._event('layout')
-        LOG.debug('Image laid out: %s', layout)
-        return int(layout['length'])
+        if self._length is None:
+            layout = self._event('layout')
+            LOG.debug('Image laid out: %s', layout)
+            self._length = int(layout['length'])
+        return self._length
 
     def _event(self, expected: str) -> dict[str, Any]:
         """The next event. Lines that are none are kept for the message."""
