@@ -246,8 +246,8 @@ class StreamProcess:
                        '%d bytes' % (code, received, length))
         self.digest = result['digest'] or None
 
-    # Not a cached_property: before Python 3.12 all objects of a class share its
-    # lock, and one snapshot would wait for the survey of another.
+    # Not a cached_property: before Python 3.12 all objects of a class share
+    # its lock, and one snapshot would wait for the survey of another.
     @property
     def length(self) -> int:
         """The length of the image in bytes, once the disk is mapped.
