@@ -150,7 +150,9 @@ class Victim:
                 'buf-b64': base64.b64encode(content).decode()})
         self._agent('guest-file-flush', handle=handle)
         self._agent('guest-file-close', handle=handle)
-        ran = self._agent('guest-exec', path='/bin/sync')
+        # This device, as then QEMU, too, writes what it keeps in memory of a
+        # qcow2 file.
+        ran = self._agent('guest-exec', path='/bin/sync', arg=['/dev/vda'])
         process.wait_for(
             'sync in the guest', lambda: bool(self._agent(
                 'guest-exec-status', pid=ran['pid'])['exited']), 60)
