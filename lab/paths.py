@@ -84,8 +84,9 @@ class Paths:
         """Do it; nova-compute has its usual options in the end."""
         settings.make_directory(self.folder)
         if wanted[-1:] and wanted[-1].disk in ways.IMAGES:
-            # A Glance without its store cannot delete what is left in Ceph.
+            # Without it neither can delete what a run has left in Ceph.
             self.lab.images(wanted[-1].images)
+            self.lab.compute(wanted[-1].compute)
         self._clean()
         try:
             for (compute, images), group in itertools.groupby(
