@@ -149,15 +149,17 @@ Related options:
 """),
     cfg.IntOpt(
         'stream_nice',
-        default=0, min=0, max=19,
+        default=10, min=0, max=19,
         help="""
 How much the process that reads and hashes a disk gives way to others on the
-CPU, as with nice(1). With 5 it gets some 25 percent of a CPU that a guest
-wants, too, with 19 it gets 1 or 2 percent.
+CPU, as with nice(1). Of a CPU that a guest wants, too, it gets half with 0,
+some 25 percent with 5, 10 percent with 10, and 1 or 2 percent with 19; of one
+that nobody wants all with each of them. Where systemd has guests and services
+in groups of their own, it gives way to the other processes of nova-compute
+only.
 
-Set it where guests have no CPU of their own. The reads themselves are made by
-QEMU, as its guest's are, and nova-compute sends the image; for both of them it
-means nothing.
+The reads themselves are made by QEMU, as its guest's are, and nova-compute
+sends the image; for both of them it means nothing.
 """),
     cfg.StrOpt(
         'stream_ionice',
