@@ -39,6 +39,10 @@ LITTLE_BYTES = 8 << 20
 FILL_MIB = 24
 # Longer than libvirt waits for a job to end.
 PATIENT = (('snapdriver', 'upload_stall_timeout', '60'),)
+REFUSED: tuple[tuple[str, dict[str, object]], ...] = (
+    ('os-stop', {}), ('reboot', {'type': 'HARD'}),
+    ('resize', {'flavorRef': '1'}),
+    ('os-migrateLive', {'host': None, 'block_migration': 'auto'}))
 FREEZE_POINT = 'freeze.done'
 SAVED_POINT = 'suspend.saved'
 
@@ -74,7 +78,7 @@ def _people() -> list[Case]:
         Case('virsh managedsave', 'active', during=managedsave,
              options=PATIENT),
         Case('the image is deleted', 'gone', during=delete_image),
-        Case('a stop and a reboot are asked for', 'active',
+        Case('stop, reboot, resize and migration are asked for', 'active',
              during=ask_for_much),
         Case('the server is deleted', 'gone', 'deleted',
              during=delete_server)]
@@ -244,7 +248,7 @@ def delete_image(scene: cases.Scene) -> None:
 
 def ask_for_much(scene: cases.Scene) -> None:
     """Nova's API refuses all of it until the snapshot is over."""
-    for action, arguments in (('os-stop', {}), ('reboot', {'type': 'HARD'})):
+    for action, arguments in REFUSED:
         try:
             scene.bench.api.action(scene.one.server.id, action, **arguments)
         except settings.LabError as error:
