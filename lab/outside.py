@@ -135,6 +135,8 @@ class Outside:
             bench.api.delete_image(scene.image_id)
         if case.guest == 'deleted':
             return
+        if case.guest == 'booted':
+            one.begin()         # one that it wrote and did not tell is missing
         problems += bench.active(one, bench.snapshot(one))
         problems += bench.guest_problems(one)
         problems += bench.left()
