@@ -69,6 +69,9 @@ class Watched:
     def __init__(self, server: measure.Server) -> None:
         self.server = server
         self._console = measure.Console(server.console, from_end=True)
+        #: It booted during a backup job: of what its agent's port does then,
+        #: libvirt takes no notice, and the agent may be lost to it.
+        self.without_agent = False
         self.begin()
 
     def begin(self) -> None:
@@ -219,6 +222,10 @@ class Harness:
             self.servers.append(
                 Watched(measure.server(self.api, one)))
 
+    def remove(self, one: Watched) -> None:
+        self.api.delete_server(one.server.id)
+        self.servers.remove(one)
+
     def _base(self, disk: str) -> str:
         line = f'{guest.COMMAND_LINE} lab.hook'
         if disk == 'file':
@@ -349,6 +356,8 @@ class Harness:
                 found.append(f'{one.server.name} has a task state')
             if state != 'running' or found:
                 return found
+            if one.without_agent:
+                return one.problems(again)
             return one.problems(again) + self._frozen(one)
         except settings.LabError as error:
             return [str(error)]

@@ -231,6 +231,7 @@ def destroy(scene: cases.Scene) -> None:
 
 def reset(scene: cases.Scene) -> None:
     domain.virsh('reset', scene.one.server.domain.name)
+    scene.one.without_agent = True
 
 
 def managedsave(scene: cases.Scene) -> None:

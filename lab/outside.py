@@ -140,6 +140,8 @@ class Outside:
         problems += bench.active(one, bench.snapshot(one))
         problems += bench.guest_problems(one)
         problems += bench.left()
+        if one.without_agent:
+            bench.remove(one)
 
     def _guest(self, case: Case, one: harness.Watched) -> list[str]:
         bench = self.bench
