@@ -42,7 +42,8 @@ CLEAN_TIMEOUT = 80.0
 POINT_TIMEOUT = 60.0
 # What an upload of the small guest's disk has at least.
 UPLOAD_BYTES = 40 << 20
-SCRATCH_BYTES = 48 << 20
+# Room for a copy of the small disk, and far from what is to stay free.
+SCRATCH_BYTES = 160 << 20
 # How Glance runs, by the kind of disks.
 IMAGES = {'file': config.Images(), 'rbd': config.Images(('rbd', 'file'))}
 UNFINISHED = ('queued', 'saving', 'importing')
