@@ -304,9 +304,16 @@ def hold_frozen(scene: cases.Scene) -> None:
 
 
 def unhook(scene: cases.Scene) -> None:
-    """Once the agent answers again."""
-    cases.waiting_for('the agent', scene.one.server.domain.agent_answers)
-    _hook(scene, '')
+    """Once the agent answers again, and what it froze late is thawed."""
+    cases.waiting_for('the agent', lambda: _takes_no_hook(scene))
+
+
+def _takes_no_hook(scene: cases.Scene) -> bool:
+    try:
+        _hook(scene, '')
+    except settings.LabError:
+        return False
+    return True
 
 
 # Full disks
