@@ -20,6 +20,8 @@ def pytest_configure(config):
         'markers', 'xdist_group(name): those that one process runs')
 
 
+# Before xdist looks at the groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """One process for all that use the lab, and one for each other file."""
     for item in items:
