@@ -113,7 +113,7 @@ def _test(lab: stack.Stack, options: list[str]) -> int:
     """
     folders = ['tests/e2e', 'tests/functional', 'tests/nova', 'tests/unit']
     words = [lab.settings.bin('python'), '-m', 'pytest', '-ra', '-q',
-             '-n', '2', '--dist', 'loadgroup', '--no-loadscope-reorder',
+             '-n', '2', '--no-loadscope-reorder',
              '--durations=15', *folders, *options]
     path = f'{lab.settings.venv}/bin:{os.environ["PATH"]}'
     return subprocess.run(

@@ -10,21 +10,20 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Which tests may run beside each other (pytest-xdist's loadgroup)."""
+"""Which tests may run beside each other, in processes of pytest-xdist."""
 
 import pytest
 
-
-def pytest_configure(config):
-    config.addinivalue_line(
-        'markers', 'xdist_group(name): those that one process runs')
+LAB = 'tests/e2e/'
 
 
-# Before xdist looks at the groups.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
     """One process for all that use the lab, and one for each other file."""
-    for item in items:
-        folder = item.path.parent.name
-        name = folder if folder == 'e2e' else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(name))
+    from xdist import scheduler
+
+    class ByFile(scheduler.LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return LAB if nodeid.startswith(LAB) else nodeid.split('::')[0]
+
+    return ByFile(config, log)
