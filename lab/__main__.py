@@ -106,14 +106,9 @@ def _from_caller(target: pathlib.Path | None) -> pathlib.Path | None:
 
 
 def _test(lab: stack.Stack, options: list[str]) -> int:
-    """One run of pytest; its closing line is the last that is printed.
-
-    In two processes, as most tests wait most of the time: one for those that
-    use the lab, which take the longest and begin first.
-    """
-    folders = ['tests/e2e', 'tests/functional', 'tests/nova', 'tests/unit']
+    """One run of pytest; its closing line is the last that is printed."""
+    folders = ['tests/unit', 'tests/nova', 'tests/functional', 'tests/e2e']
     words = [lab.settings.bin('python'), '-m', 'pytest', '-ra', '-q',
-             '-n', '2', '--no-loadscope-reorder',
              '--durations=15', *folders, *options]
     path = f'{lab.settings.venv}/bin:{os.environ["PATH"]}'
     return subprocess.run(

@@ -23,13 +23,17 @@ import time
 from typing import Any
 
 from nova import context as nova_context
-from nova import exception as nova_exception
 from nova import objects
 from oslo_log import log as logging
 from oslo_utils import timeutils
 
 LOG = logging.getLogger(__name__)
 
+# What comes of a database or a message queue that is away, by name: it may be
+# raised here, or by the conductor and named in a RemoteError. Whatever else is
+# the matter, waiting does not mend it.
+_AWAY = frozenset(('DBConnectionError', 'MessagingTimeout',
+                   'MessageDeliveryFailure'))
 # A restart of a database takes seconds, a failover a minute.
 _WAIT_SECONDS = 120
 _PAUSE_SECONDS = 1
@@ -56,23 +60,22 @@ def awaited(snapshot: Snapshot) -> Snapshot:
 def _wait(instance: Any) -> None:
     """Wait until the database answers, or for long enough."""
     deadline = timeutils.StopWatch(_WAIT_SECONDS).start()
-    complained = False
-    while not _answers(instance, complained) and not deadline.expired():
-        complained = True
+    away = _away(instance)
+    if away is not None:
+        LOG.warning('The end of the snapshot cannot be noted, waiting up to '
+                    '%d s for the database: %s', _WAIT_SECONDS, away,
+                    instance=instance)
+    while away is not None and not deadline.expired():
         time.sleep(_PAUSE_SECONDS)
+        away = _away(instance)
 
 
-def _answers(instance: Any, complained: bool) -> bool:
-    """Whether somebody knows of the server, or knows of none."""
+def _away(instance: Any) -> Exception | None:
+    """What says that nobody can know of the server now; none if not so."""
     try:
         objects.Instance.get_by_uuid(nova_context.get_admin_context(),
                                      instance.uuid, expected_attrs=[])
-    except nova_exception.InstanceNotFound:
-        pass
     except Exception as ex:
-        if not complained:
-            LOG.warning('The end of the snapshot cannot be noted, waiting up '
-                        'to %d s for the database: %s', _WAIT_SECONDS, ex,
-                        instance=instance)
-        return False
-    return True
+        if {type(ex).__name__, getattr(ex, 'exc_type', None)} & _AWAY:
+            return ex
+    return None

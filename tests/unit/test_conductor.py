@@ -17,12 +17,18 @@ from unittest import mock
 
 from nova import exception as nova_exception
 import nova.objects
+import oslo_messaging
 import pytest
 
 from nova_snapdriver import conductor
 
 nova.objects.register_all()
 INSTANCE = types.SimpleNamespace(uuid='server')
+
+
+def away():
+    """What the conductor raises without its database."""
+    return oslo_messaging.RemoteError('DBConnectionError', 'no route')
 
 
 @pytest.fixture
@@ -52,29 +58,40 @@ def test_a_database_that_is_there_is_asked_once(answers):
 
 def test_one_that_is_away_is_waited_for(answers):
     asked, slept = answers
-    asked.side_effect = [ConnectionError(), ConnectionError(), None]
+    asked.side_effect = [away(), away(), None]
     take()
     assert slept.call_count == 2
 
 
 def test_a_failure_is_told_only_then(answers):
     asked, slept = answers
-    asked.side_effect = [ConnectionError(), None]
+    asked.side_effect = [away(), None]
     with pytest.raises(ZeroDivisionError):
         take(ZeroDivisionError())
     assert slept.call_count == 1
 
 
-def test_a_server_that_is_gone_is_not_waited_for(answers):
+@pytest.mark.parametrize('error', (
+    nova_exception.InstanceNotFound(instance_id='server'),
+    oslo_messaging.RemoteError('InstanceNotFound', 'server'),
+    RuntimeError('no database is configured')))
+def test_what_does_not_get_better_is_not_waited_for(answers, error):
     asked, slept = answers
-    asked.side_effect = nova_exception.InstanceNotFound(instance_id='server')
+    asked.side_effect = error
     take()
     assert not slept.called
 
 
+def test_a_queue_that_is_away_is_waited_for(answers):
+    asked, slept = answers
+    asked.side_effect = [oslo_messaging.MessagingTimeout(), None]
+    take()
+    assert slept.call_count == 1
+
+
 def test_it_is_not_waited_for_ever(answers):
     asked, slept = answers
-    asked.side_effect = ConnectionError()
+    asked.side_effect = away()
     with mock.patch.object(conductor, '_WAIT_SECONDS', 0):
         take()
     assert slept.call_count <= 1
