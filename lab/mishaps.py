@@ -76,7 +76,8 @@ def _people() -> list[Case]:
         Case('virsh destroy', 'gone', 'stopped', during=destroy),
         Case('virsh reset', 'active', 'booted', during=reset),
         Case('virsh managedsave', 'active', fault=None,
-             before=hold_verified, during=managedsave, only_ours=True),
+             before=hold_at(VERIFIED_POINT), during=managedsave,
+             only_ours=True),
         Case('the image is deleted', 'gone', during=delete_image),
         Case('stop, reboot, resize and migration are asked for', 'active',
              during=ask_for_much),
@@ -108,9 +109,23 @@ def _full_disks() -> list[Case]:
              during=write_much, after=empty_small,
              options=small(no_reserve), only_ours=True),
         Case('the copy of a suspended disk has no room', 'gone', fault=None,
-             before=hold_saved, during=fill_while_saved, after=empty_small,
+             before=hold_at(SAVED_POINT), during=fill_while_saved,
+             after=empty_small,
              options=small(no_reserve, ('snapdriver', 'live_method', 'cold')),
              only_ours=True)]
+
+
+# Points
+
+
+def hold_at(point: str) -> cases.Action:
+    """Have the snapshot stay at a point, until it is disarmed."""
+    return lambda scene: scene.bench.arm((point,), 'hold')
+
+
+def wait_at(point: str, scene: cases.Scene) -> None:
+    """Wait until it is there."""
+    cases.waiting_for(point, lambda: scene.bench.taken(point))
 
 
 # Processes
@@ -233,17 +248,12 @@ def reset(scene: cases.Scene) -> None:
     scene.one.without_agent = True
 
 
-def hold_verified(scene: cases.Scene) -> None:
-    scene.bench.arm((VERIFIED_POINT,), 'hold')
-
-
 def managedsave(scene: cases.Scene) -> None:
     """Libvirt waits for the job for half a minute, and refuses then.
 
     An upload cannot be held for as long: Glance's web server gives it up.
     """
-    cases.waiting_for(VERIFIED_POINT,
-                      lambda: scene.bench.taken(VERIFIED_POINT))
+    wait_at(VERIFIED_POINT, scene)
     child = subprocess.Popen(
         [*domain.VIRSH, 'managedsave', scene.one.server.domain.name],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -294,11 +304,11 @@ def hang_thaw(scene: cases.Scene) -> None:
     _hook(scene, 'test "$1" = thaw || (sleep 1; killall -STOP qemu-ga; '
                  f'sleep {HANG_SECONDS}; killall -CONT qemu-ga) '
                  '< /dev/null > /dev/null 2>&1 &')
-    scene.bench.arm((FREEZE_POINT,), 'hold')
+    hold_at(FREEZE_POINT)(scene)
 
 
 def hold_frozen(scene: cases.Scene) -> None:
-    cases.waiting_for(FREEZE_POINT, lambda: scene.bench.taken(FREEZE_POINT))
+    wait_at(FREEZE_POINT, scene)
     time.sleep(harness.AGENT_TIMEOUT)
     scene.bench.disarm()
 
@@ -378,12 +388,8 @@ def write_much(scene: cases.Scene) -> None:
     _write(scene)
 
 
-def hold_saved(scene: cases.Scene) -> None:
-    scene.bench.arm((SAVED_POINT,), 'hold')
-
-
 def fill_while_saved(scene: cases.Scene) -> None:
-    cases.waiting_for(SAVED_POINT, lambda: scene.bench.taken(SAVED_POINT))
+    wait_at(SAVED_POINT, scene)
     _fill(scene.bench.mounted, LITTLE_BYTES)
     scene.bench.disarm()
 

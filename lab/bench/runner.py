@@ -132,7 +132,6 @@ class Bench:
             report.run(self.plan())
         finally:
             self._clean()
-            self._compute = None
             self.lab.compute(config.Compute())
 
     def _check_space(self) -> None:
