@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Waits for a database that is away just when a snapshot ends.
+"""What the database knows; and waits, if it is away when a snapshot ends.
 
 Nova's manager notes that a server has no task any more, once. If it cannot,
 the server keeps its task until the next start of nova-compute, no action is
@@ -57,6 +57,16 @@ def awaited(snapshot: Snapshot) -> Snapshot:
     return wrapped
 
 
+def find(uuid: str) -> Any:
+    """The instance as the database has it now, without what belongs to it.
+
+    :raises nova.exception.InstanceNotFound: it is gone
+    :raises Exception: nobody answers
+    """
+    return objects.Instance.get_by_uuid(nova_context.get_admin_context(), uuid,
+                                        expected_attrs=[])
+
+
 def _wait(instance: Any) -> None:
     """Wait until the database answers, or for long enough."""
     deadline = timeutils.StopWatch(_WAIT_SECONDS).start()
@@ -73,8 +83,7 @@ def _wait(instance: Any) -> None:
 def _away(instance: Any) -> Exception | None:
     """What says that nobody can know of the server now; none if not so."""
     try:
-        objects.Instance.get_by_uuid(nova_context.get_admin_context(),
-                                     instance.uuid, expected_attrs=[])
+        find(instance.uuid)
     except Exception as ex:
         if {type(ex).__name__, getattr(ex, 'exc_type', None)} & _AWAY:
             return ex

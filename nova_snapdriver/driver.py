@@ -22,7 +22,6 @@ from typing import Any
 from nova.compute import task_states
 from nova.compute import utils as compute_utils
 import nova.conf
-from nova import context as nova_context
 from nova import exception as nova_exception
 from nova import objects
 from nova.virt.libvirt import driver
@@ -436,9 +435,7 @@ def _is_deleted(task: _Task) -> bool:
     try:
         if not task.guest.defined():
             return True
-        found = objects.Instance.get_by_uuid(
-            nova_context.get_admin_context(), task.instance.uuid,
-            expected_attrs=[])
+        found = conductor.find(task.instance.uuid)
     except nova_exception.InstanceNotFound:
         return True
     except Exception as ex:
