@@ -27,11 +27,12 @@ from lab import measure
 from lab import process
 from tests.e2e import checks
 
-AGENT_TIMEOUT = 2
+# An emulated guest may need a second or two to run its program.
+AGENT_TIMEOUT = 4
 HOOK = '/run/hook'
 # Longer than the driver waits and tries to thaw: the agent freezes when the
 # snapshot has long gone on without.
-SLOW_SECONDS = 16
+SLOW_SECONDS = 24
 HOOKS = {
     'error': 'test "$1" = thaw',
     'slow': f'test "$1" = thaw || sleep {SLOW_SECONDS}',
@@ -43,6 +44,7 @@ REASONS = {
     'none': 'no agent runs in the guest',
 }
 DELETED_TIMEOUT = 90
+LOG_TIMEOUT = 10
 
 
 @pytest.fixture(scope='module', params=('no', 'yes'))
@@ -94,7 +96,10 @@ def test_a_snapshot(lab, server, required, agent, tmp_path):
     else:
         process.wait_for('the failure', lambda: gone(lab, image_id),
                          DELETED_TIMEOUT)
-        assert log.matches('quiesce.*' + REASONS[agent])
+        # Nova logs why only after it has deleted the image.
+        process.wait_for(
+            'the reason in the log', lambda: log.matches(
+                'quiesce.*' + REASONS[agent]), LOG_TIMEOUT)
     checks.assert_goes_on(lab, server)
     if agent == 'slow':
         assert_thawed_in_the_end(server)
