@@ -13,16 +13,15 @@
 
 import collections.abc
 import dataclasses
-import json
 import pathlib
 import random
 import time
-import typing
 
 from lab import bystander
 from lab import config
 from lab import hostile
 from lab import liar
+from lab import report
 from lab import services
 from lab import settings
 from lab import stack
@@ -140,18 +139,11 @@ class Attacks:
             self._forget(attack)
         row.ok = not row.problems
         self.rows.append(row)
-        self._save()
+        # A run takes a while: have those up to now.
+        report.save(self._target, rows=self.rows)
         print(line(row), flush=True)
         for problem in row.problems:
             print(f'    {problem}', flush=True)
-
-    def _save(self) -> None:
-        """Have the rows up to now in the file: a run takes a while."""
-        if self._target is None:
-            return
-        rows: list[dict[str, typing.Any]] = [
-            dataclasses.asdict(row) for row in self.rows]
-        self._target.write_text(json.dumps({'rows': rows}, indent=2) + '\n')
 
     def _forget(self, attack: Attack) -> None:
         if attack.way is None:

@@ -14,7 +14,6 @@
 
 import collections.abc
 import dataclasses
-import json
 import os
 import pathlib
 import platform
@@ -257,6 +256,5 @@ def run(lab: stack.Stack, target: pathlib.Path | None) -> int:
     demo = Demo(lab)
     demo.run()
     print(demo.summary())
-    if target is not None:
-        target.write_text(json.dumps(demo.figures(), indent=2) + '\n')
+    report.save(target, **demo.figures())
     return 0 if demo.ok else 1

@@ -15,13 +15,12 @@
 
 import argparse
 import collections.abc
-import dataclasses
-import json
 import pathlib
 
 from lab import harness
 from lab import kills
 from lab import outside
+from lab import report
 from lab import stack
 
 DRIVERS = ('ours', 'stock')
@@ -58,10 +57,7 @@ def run(lab: stack.Stack, target: pathlib.Path | None, seed: int,
                     [one for one in kills.cases() if wanted(one.name)])
     finally:
         # What there is, also after a failure: it has taken long.
-        if target is not None:
-            target.write_text(json.dumps(
-                {'rows': [dataclasses.asdict(row) for row in rows]},
-                indent=2) + '\n')
+        report.save(target, rows=rows)
     fine = [row for row in rows if row.ok]
     print(f'{len(fine)} of {len(rows)} rows are ok')
     return 0 if rows and len(fine) == len(rows) else 1

@@ -14,6 +14,7 @@
 """What somebody or something else does in the middle of an upload."""
 
 import base64
+import contextlib
 import os
 import pathlib
 import signal
@@ -41,6 +42,8 @@ REFUSED: tuple[tuple[str, dict[str, object]], ...] = (
     ('os-stop', {}), ('reboot', {'type': 'HARD'}),
     ('resize', {'flavorRef': '1'}),
     ('os-migrateLive', {'host': None, 'block_migration': 'auto'}))
+READ_AHEAD = (('snapdriver', 'read_ahead_limit', '64'),
+              ('snapdriver', 'read_ahead_threshold', '1'))
 FREEZE_POINT = 'freeze.done'
 SAVED_POINT = 'suspend.saved'
 VERIFIED_POINT = 'upload.verified'
@@ -48,7 +51,8 @@ VERIFIED_POINT = 'upload.verified'
 
 def listed() -> list[Case]:
     """All rows, those with the same options next to each other."""
-    return [*_processes(), *_people(), *_agents(), *_full_disks()]
+    return [*_processes(), *_people(), *_agents(), *_run_ahead(),
+            *_full_disks()]
 
 
 def _processes() -> list[Case]:
@@ -94,6 +98,15 @@ def _agents() -> list[Case]:
              only_ours=True)]
 
 
+def _run_ahead() -> list[Case]:
+    return [
+        Case(f'{words} once the job has ended early', 'gone',
+             during=one_after_another(end_early, kill),
+             options=READ_AHEAD, only_ours=True)
+        for words, kill in (('the stream process is killed', kill_stream),
+                            ('nova-compute is killed', kill_compute))]
+
+
 def _full_disks() -> list[Case]:
     def small(*more: tuple[str, str, str]) -> cases.Options:
         return (('snapdriver', 'scratch_directory', '{small}/scratch'),
@@ -108,6 +121,10 @@ def _full_disks() -> list[Case]:
         Case('the scratch file has no room', 'gone', before=prepare_writes,
              during=write_much, after=empty_small,
              options=small(no_reserve), only_ours=True),
+        # What QEMU writes beside the spool may find no room, either.
+        Case('the spool has no room', 'either', before=_write,
+             during=fill_spool, after=empty_small,
+             options=small(no_reserve, *READ_AHEAD), only_ours=True),
         Case('the copy of a suspended disk has no room', 'gone', fault=None,
              before=hold_at(SAVED_POINT), during=fill_while_saved,
              after=empty_small,
@@ -284,6 +301,20 @@ def delete_server(scene: cases.Scene) -> None:
     scene.bench.api.delete_server(scene.one.server.id)
 
 
+def one_after_another(*actions: cases.Action) -> cases.Action:
+    def act(scene: cases.Scene) -> None:
+        for action in actions:
+            action(scene)
+    return act
+
+
+def end_early(scene: cases.Scene) -> None:
+    """Have the guest write until the disk is read ahead of the upload."""
+    _write(scene)
+    cases.waiting_for('the end of the job', lambda: not
+                      scene.one.server.domain.has_backup_job())
+
+
 # The agent
 
 
@@ -329,11 +360,16 @@ def _takes_no_hook(scene: cases.Scene) -> bool:
 # Full disks
 
 
-def _fill(folder: pathlib.Path, left: int) -> None:
+def _free(folder: pathlib.Path) -> int:
     found = os.statvfs(folder)
-    free = found.f_bavail * found.f_frsize
-    with open(folder / 'ballast', 'wb') as file:
-        os.posix_fallocate(file.fileno(), 0, max(1, free - left))
+    return found.f_bavail * found.f_frsize
+
+
+def _fill(folder: pathlib.Path, left: int) -> None:
+    # Others write there, too: what has no room any more is no error.
+    with (open(folder / 'ballast', 'wb') as file,
+          contextlib.suppress(OSError)):
+        os.posix_fallocate(file.fileno(), 0, max(1, _free(folder) - left))
 
 
 def fill_glance(scene: cases.Scene) -> None:
@@ -386,6 +422,15 @@ def prepare_writes(scene: cases.Scene) -> None:
 def write_much(scene: cases.Scene) -> None:
     """More than there is room for; QEMU may stop the guest meanwhile."""
     _write(scene)
+
+
+def fill_spool(scene: cases.Scene) -> None:
+    """Once it takes what Glance does not."""
+    before = _free(scene.bench.mounted)
+    _write(scene)
+    cases.waiting_for('the spool', lambda: before - _free(
+        scene.bench.mounted) > (FILL_MIB << 20) + LITTLE_BYTES)
+    _fill(scene.bench.mounted, 0)
 
 
 def fill_while_saved(scene: cases.Scene) -> None:

@@ -31,6 +31,7 @@ from lab import guest
 from lab import inspect
 from lab import measure
 from lab import process
+from lab import report
 from lab import settings
 from lab import stack
 from lab import watch
@@ -460,9 +461,7 @@ def run(lab: stack.Stack, target: pathlib.Path | None,
         paths.run(wanted)
     finally:
         # What there is, also after a failure: it has taken long.
-        if target is not None:
-            rows = [dataclasses.asdict(row) for row in paths.rows]
-            target.write_text(json.dumps({'rows': rows}, indent=2) + '\n')
+        report.save(target, rows=paths.rows)
     fine = [row for row in paths.rows if row.ok]
     print(f'{len(fine)} of {len(wanted)} rows are ok')
     return 0 if wanted and len(fine) == len(wanted) else 1

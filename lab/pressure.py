@@ -15,7 +15,6 @@
 import collections.abc
 import dataclasses
 import functools
-import json
 import pathlib
 import socket
 import threading
@@ -250,7 +249,5 @@ def run(lab: stack.Stack, target: pathlib.Path | None) -> int:
     with Proxy(lab.settings.ports.glance, RATE) as proxy:
         pressure = Pressure(lab, proxy)
         pressure.run()
-    if target is not None:
-        rows = [dataclasses.asdict(row) for row in pressure.rows]
-        target.write_text(json.dumps({'rows': rows}, indent=2) + '\n')
+    report.save(target, rows=pressure.rows)
     return 0 if all(row.ok for row in pressure.rows) else 1

@@ -15,6 +15,8 @@
 import collections.abc
 import concurrent.futures
 import dataclasses
+import json
+import pathlib
 import threading
 import time
 
@@ -70,3 +72,13 @@ def run(plan: Plan) -> None:
         with concurrent.futures.ThreadPoolExecutor(len(group)) as pool:
             for done in [pool.submit(report.run, step) for step in group]:
                 done.result()
+
+
+def save(target: pathlib.Path | None, **found: object) -> None:
+    """Write what was found as JSON, if a file for it was named.
+
+    :param found: dataclasses, and what JSON knows
+    """
+    if target is not None:
+        target.write_text(json.dumps(
+            found, indent=2, default=dataclasses.asdict) + '\n')

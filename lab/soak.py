@@ -18,7 +18,6 @@ children and memory are counted after a warm-up and at the end.
 
 import argparse
 import dataclasses
-import json
 import pathlib
 import time
 
@@ -27,6 +26,7 @@ from lab import config
 from lab import harness
 from lab import mishaps
 from lab import outside
+from lab import report
 from lab import services
 from lab import settings
 from lab import stack
@@ -178,13 +178,8 @@ def run(lab: stack.Stack, target: pathlib.Path | None, minutes: float,
         soak.run()
     rows = bench.rows
     failed = [row for row in rows if not row.ok]
-    if target is not None:
-        target.write_text(json.dumps({
-            'rows': [dataclasses.asdict(row) for row in rows],
-            'minutes': minutes, 'seed': seed, 'leaks': soak.leaks,
-            'before': soak.before and dataclasses.asdict(soak.before),
-            'after': soak.after and dataclasses.asdict(soak.after)},
-            indent=2) + '\n')
+    report.save(target, rows=rows, minutes=minutes, seed=seed,
+                leaks=soak.leaks, before=soak.before, after=soak.after)
     print(f'before: {soak.before}\nafter:  {soak.after}')
     for leak in soak.leaks:
         print(f'leak: {leak}')

@@ -14,7 +14,6 @@
 
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 import shutil
@@ -227,9 +226,7 @@ def run(lab: stack.Stack, target: pathlib.Path | None) -> int:
         print(f'{row.name:20}{row.median:8.2f} s   ({runs})')
     for name, ratio in ratios.items():
         print(f'{name:20}{ratio:8.2f}')
-    if target is not None:
-        rows = [{**dataclasses.asdict(row), 'median': row.median}
-                for row in stopped.rows.values()]
-        target.write_text(
-            json.dumps({'rows': rows, 'ratios': ratios}, indent=2) + '\n')
+    rows = [{**dataclasses.asdict(row), 'median': row.median}
+            for row in stopped.rows.values()]
+    report.save(target, rows=rows, ratios=ratios)
     return 0

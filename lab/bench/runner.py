@@ -371,8 +371,7 @@ def show(bench: Bench, json_file: pathlib.Path | None,
     print(table.text(bench.rows, points))
     for name, ratio in figures.ratios(bench.rows).items():
         print(f'{name:28}{"-" if ratio is None else ratio:>14}')
-    if json_file is not None:
-        json_file.write_text(json.dumps(bench.found(), indent=2) + '\n')
+    report.save(json_file, **bench.found())
     if plot_file is not None:
         plot_file.write_text(plot.svg(bench.rows, points))
     if rst_file is not None and bench.machine:
