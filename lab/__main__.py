@@ -137,9 +137,7 @@ _ON_LAB: dict[str, _Action[int]] = {
     'stopped': lambda lab, arguments: stopped.run(
         lab, _from_caller(arguments.json)),
     'bench': lambda lab, arguments: bench.run(lab, arguments, _from_caller),
-    'faults': lambda lab, arguments: faults.run(
-        lab, _from_caller(arguments.json), arguments.seed, arguments.only,
-        arguments.driver),
+    'faults': lambda lab, arguments: faults.run(lab, arguments, _from_caller),
     'soak': lambda lab, arguments: soak.run(
         lab, _from_caller(arguments.json), arguments.minutes,
         arguments.seed),

@@ -17,10 +17,12 @@ import argparse
 import collections.abc
 import pathlib
 
+from lab import beside
 from lab import harness
 from lab import kills
 from lab import outside
 from lab import report
+from lab import settings
 from lab import stack
 
 DRIVERS = ('ours', 'stock')
@@ -34,19 +36,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--only', metavar='WORDS', action='append',
                         default=[], help='the rows with this in their names')
     parser.add_argument('--driver', choices=DRIVERS, default=DRIVERS[0])
+    parser.add_argument('--rst', metavar='FILE', type=pathlib.Path,
+                        help='write a table of the rows beside those of '
+                             '--stock, for the documentation, there')
+    parser.add_argument('--stock', metavar='FILE', type=pathlib.Path,
+                        help='what --driver stock --json has written')
 
 
-def run(lab: stack.Stack, target: pathlib.Path | None, seed: int,
-        only: collections.abc.Sequence[str], driver: str) -> int:
+def run(lab: stack.Stack, arguments: argparse.Namespace,
+        place: collections.abc.Callable[[pathlib.Path | None],
+                                        pathlib.Path | None]) -> int:
     """Try all faults on a lab that is up; returns the exit status.
 
-    :param only: words of which a row's name has to have one
+    :param place: gives the path of a file that was named by the caller
     """
+    driver, only = arguments.driver, arguments.only
+    target, stock = place(arguments.rst), place(arguments.stock)
+    if (target is None) != (stock is None):
+        raise settings.LabError('--rst and --stock are for each other')
+
     def wanted(name: str) -> bool:
         return not only or any(word in name for word in only)
 
     print(harness.HEADINGS)
-    bench = harness.Harness(lab, driver, seed)
+    bench = harness.Harness(lab, driver, arguments.seed)
     rows = bench.rows
     try:
         with bench:
@@ -57,7 +70,9 @@ def run(lab: stack.Stack, target: pathlib.Path | None, seed: int,
                     [one for one in kills.cases() if wanted(one.name)])
     finally:
         # What there is, also after a failure: it has taken long.
-        report.save(target, rows=rows)
+        report.save(place(arguments.json), rows=rows)
+    if target is not None and stock is not None:
+        target.write_text(beside.table(rows, stock))
     fine = [row for row in rows if row.ok]
     print(f'{len(fine)} of {len(rows)} rows are ok')
     return 0 if rows and len(fine) == len(rows) else 1

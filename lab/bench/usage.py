@@ -21,6 +21,7 @@ import collections.abc
 import dataclasses
 import os
 import pathlib
+import select
 import stat
 import subprocess
 import threading
@@ -34,6 +35,7 @@ from lab import settings
 
 # Seconds between two looks. Each goes through all processes of the machine.
 SAMPLE_SECONDS = 0.25
+WATCH_SECONDS = 0.02
 TICKS = os.sysconf('SC_CLK_TCK')
 BLOCK_BYTES = 512
 KIB = 1 << 10
@@ -285,6 +287,8 @@ def timed(log: pathlib.Path, *argv: str) -> Timed:
         child = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=errors, env=settings.environment())
+        # Not what wait4() says of memory: that counts its parent's, too.
+        memory = _watched(child.pid)
         _, status, used = os.wait4(child.pid, 0)
     seconds = time.monotonic() - began
     child.returncode = os.waitstatus_to_exitcode(status)
@@ -292,7 +296,19 @@ def timed(log: pathlib.Path, *argv: str) -> Timed:
         raise settings.LabError(
             f'{argv[0]} ended with status {child.returncode}', log)
     return Timed(round(seconds, 2), round(used.ru_utime + used.ru_stime, 2),
-                 used.ru_maxrss * KIB)
+                 memory)
+
+
+def _watched(pid: int) -> int:
+    """Wait for the end of a process; the memory that it had at most."""
+    peak = 0
+    descriptor = os.pidfd_open(pid)
+    try:
+        while not select.select([descriptor], [], [], WATCH_SECONDS)[0]:
+            peak = max(peak, memory_peak(pid))
+    finally:
+        os.close(descriptor)
+    return peak
 
 
 def glance_session(conf: settings.Settings) -> int:
