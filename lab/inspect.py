@@ -48,7 +48,10 @@ def image(path: pathlib.Path, disk_format: str, folder: pathlib.Path,
         if wrong:
             return 0, wrong
         process.output('debugfs', '-R', f'rdump / {files}', str(raw))
-        return _check_files(files)
+        try:
+            return _check_files(files)
+        except (OSError, ValueError) as error:
+            return 0, f'a file is missing or damaged: {error}'
     finally:
         shutil.rmtree(folder)
 
