@@ -14,7 +14,6 @@
 """What somebody or something else does in the middle of an upload."""
 
 import base64
-import contextlib
 import os
 import pathlib
 import signal
@@ -100,7 +99,7 @@ def _agents() -> list[Case]:
 
 def _run_ahead() -> list[Case]:
     return [
-        Case(f'{words} once the job has ended early', 'gone',
+        Case(f'{words} once the job has ended', 'gone',
              during=one_after_another(end_early, kill),
              options=READ_AHEAD, only_ours=True)
         for words, kill in (('the stream process is killed', kill_stream),
@@ -121,9 +120,9 @@ def _full_disks() -> list[Case]:
         Case('the scratch file has no room', 'gone', before=prepare_writes,
              during=write_much, after=empty_small,
              options=small(no_reserve), only_ours=True),
-        # What QEMU writes beside the spool may find no room, either.
-        Case('the spool has no room', 'either', before=_write,
-             during=fill_spool, after=empty_small,
+        # Whichever comes first: an upload held late leaves little to spool.
+        Case('the spool and the scratch file have no room', 'either',
+             before=prepare_spool, during=write_much, after=empty_small,
              options=small(no_reserve, *READ_AHEAD), only_ours=True),
         Case('the copy of a suspended disk has no room', 'gone', fault=None,
              before=hold_at(SAVED_POINT), during=fill_while_saved,
@@ -360,16 +359,11 @@ def _takes_no_hook(scene: cases.Scene) -> bool:
 # Full disks
 
 
-def _free(folder: pathlib.Path) -> int:
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
-
-
 def _fill(folder: pathlib.Path, left: int) -> None:
-    # Others write there, too: what has no room any more is no error.
-    with (open(folder / 'ballast', 'wb') as file,
-          contextlib.suppress(OSError)):
-        os.posix_fallocate(file.fileno(), 0, max(1, _free(folder) - left))
+    found = os.statvfs(folder)
+    free = found.f_bavail * found.f_frsize
+    with open(folder / 'ballast', 'wb') as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, free - left))
 
 
 def fill_glance(scene: cases.Scene) -> None:
@@ -419,18 +413,14 @@ def prepare_writes(scene: cases.Scene) -> None:
     _fill(scene.bench.mounted, LITTLE_BYTES)
 
 
+def prepare_spool(scene: cases.Scene) -> None:
+    _write(scene)
+    _fill(scene.bench.mounted, FILL_MIB << 20)
+
+
 def write_much(scene: cases.Scene) -> None:
     """More than there is room for; QEMU may stop the guest meanwhile."""
     _write(scene)
-
-
-def fill_spool(scene: cases.Scene) -> None:
-    """Once it takes what Glance does not."""
-    before = _free(scene.bench.mounted)
-    _write(scene)
-    cases.waiting_for('the spool', lambda: before - _free(
-        scene.bench.mounted) > (FILL_MIB << 20) + LITTLE_BYTES)
-    _fill(scene.bench.mounted, 0)
 
 
 def fill_while_saved(scene: cases.Scene) -> None:
