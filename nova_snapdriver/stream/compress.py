@@ -91,8 +91,8 @@ class Compressor:
     def _next(self) -> None:
         block, packing = self._blocks.popleft()
         self._give(block.offset, packing.result())
-        if block.buffer is not None:
-            self._buffers.append(block.buffer)
+        assert block.buffer is not None
+        self._buffers.append(block.buffer)
 
     def buffer(self, wait: bool) -> memoryview:
         """A free buffer; gives on what is ready, or the first if it must.
@@ -101,7 +101,7 @@ class Compressor:
         """
         while self._blocks and self._blocks[0][1].done():
             self._next()
-        while not self._buffers:
+        if not self._buffers:
             if not wait:
                 raise queue.Empty
             self._next()

@@ -25,7 +25,6 @@ import types
 from typing import Protocol
 from typing import Self
 
-from nova_snapdriver.stream import extents
 from nova_snapdriver.stream import layout
 from nova_snapdriver.stream import nbd
 from nova_snapdriver.stream import spool
@@ -124,8 +123,6 @@ class Writer:
                  outlet: spool.Outlet | None = None) -> None:
         self._outlet = outlet
         self._pipe = pipe
-        self._poller = select.poll()
-        self._poller.register(pipe, 0)
         self._hash = hashlib.new(algorithm) if algorithm else _NoHash()
         self._blocks: queue.SimpleQueue[Block | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -159,8 +156,10 @@ class Writer:
         """:raises PipeClosed: a write failed, or the other end is closed"""
         if self.error is not None:
             raise PipeClosed('write failed: %s' % self.error)
+        poller = select.poll()
+        poller.register(self._pipe, 0)
         if any(event & (select.POLLERR | select.POLLNVAL)
-               for _, event in self._poller.poll(0)):
+               for _, event in poller.poll(0)):
             raise PipeClosed('the reader closed the pipe')
 
     def _run(self) -> None:
@@ -236,17 +235,13 @@ class Reader:
     """Reads a layout's ranges ahead and hands blocks to a writer in order.
 
     Memory is ``BUFFERS`` × ``REQUEST_SIZE``, whatever the disk: what is in
-    flight and what the writer holds share the same buffers. Short ranges share
-    one, so that as many bytes are in flight as of long ones.
+    flight and what the writer holds share the same buffers.
     """
 
     def __init__(self, source: Source, writer: Sink) -> None:
         self._source = source
         self._writer = writer
         self._window: collections.deque[Block] = collections.deque()
-        # The buffer that still has room, and how much of it is taken.
-        self._open: memoryview | None = None
-        self._taken = 0
         for _ in range(BUFFERS):
             writer.free.put(memoryview(bytearray(REQUEST_SIZE)))
 
@@ -264,51 +259,25 @@ class Reader:
             else:
                 self._copy(memoryview(segment))
             self._hand_over()
-        self._close()
-        self._hand_over()
         while self._window:
             self._wait()
 
     def _read(self, segment: layout.Read) -> None:
-        offset, end = segment.offset, segment.offset + segment.length
-        while offset < end:
-            content = self._room(end - offset)
-            block = Block(content, 1, self._if_full(), offset, None)
+        end = segment.offset + segment.length
+        for offset in range(segment.offset, end, REQUEST_SIZE):
+            buffer = self._buffer()
+            content = buffer[:min(REQUEST_SIZE, end - offset)]
+            block = Block(content, 1, buffer, offset, None)
             self._window.append(block)
             self._source.read(content, offset, block.done)
-            offset += len(content)
 
     def _copy(self, content: memoryview) -> None:
         # Not as it is: the tables of a large disk would pile up in memory
         # before a slow reader of the pipe.
-        while content:
-            room = self._room(len(content))
-            room[:] = content[:len(room)]
-            self._window.append(Block(room, 1, self._if_full()))
-            content = content[len(room):]
-
-    def _room(self, length: int) -> memoryview:
-        """Room for so many bytes, or for as many as one buffer has."""
-        if REQUEST_SIZE - self._taken < min(length, extents.CLUSTER_SIZE):
-            self._close()
-        if self._open is None:
-            self._open, self._taken = self._buffer(), 0
-        room = self._open[self._taken:self._taken + length]
-        self._taken += len(room)
-        return room
-
-    def _if_full(self) -> memoryview | None:
-        """The open buffer, for its last block: blocks are freed in order."""
-        if self._taken < REQUEST_SIZE:
-            return None
-        full, self._open = self._open, None
-        return full
-
-    def _close(self) -> None:
-        """Let the open buffer be freed after all that is in it."""
-        if self._open is not None:
-            self._window.append(Block(self._open[:0], 1, self._open))
-            self._open = None
+        for at in range(0, len(content), REQUEST_SIZE):
+            piece, buffer = content[at:at + REQUEST_SIZE], self._buffer()
+            buffer[:len(piece)] = piece
+            self._window.append(Block(buffer[:len(piece)], 1, buffer))
 
     def _zeros(self, length: int) -> None:
         repeat, rest = divmod(length, len(_ZEROS))
