@@ -117,12 +117,14 @@ def _full_disks() -> list[Case]:
              before=fill_glance, after=empty_glance),
         Case('the scratch directory is small', 'gone', fault=None,
              after=usual_options, options=small(), only_ours=True),
-        Case('the scratch file has no room', 'gone', before=prepare_writes,
-             during=write_much, after=empty_small,
+        Case('the scratch file has no room', 'gone',
+             before=little_room(LITTLE_BYTES), during=write_much,
+             after=empty_small,
              options=small(no_reserve), only_ours=True),
         # Whichever comes first: an upload held late leaves little to spool.
         Case('the spool and the scratch file have no room', 'either',
-             before=prepare_spool, during=write_much, after=empty_small,
+             before=little_room(FILL_MIB << 20), during=write_much,
+             after=empty_small,
              options=small(no_reserve, *READ_AHEAD), only_ours=True),
         Case('the copy of a suspended disk has no room', 'gone', fault=None,
              before=hold_at(SAVED_POINT), during=fill_while_saved,
@@ -408,14 +410,12 @@ def usual_options(scene: cases.Scene) -> None:
     scene.bench.compute()
 
 
-def prepare_writes(scene: cases.Scene) -> None:
-    _write(scene)
-    _fill(scene.bench.mounted, LITTLE_BYTES)
-
-
-def prepare_spool(scene: cases.Scene) -> None:
-    _write(scene)
-    _fill(scene.bench.mounted, FILL_MIB << 20)
+def little_room(left: int) -> cases.Action:
+    """Have a file to overwrite, and so many bytes left for the copies."""
+    def act(scene: cases.Scene) -> None:
+        _write(scene)
+        _fill(scene.bench.mounted, left)
+    return act
 
 
 def write_much(scene: cases.Scene) -> None:
