@@ -23,6 +23,7 @@ import tempfile
 import types
 from typing import Self
 
+from nova_snapdriver.stream import steady
 from oslo_utils import units
 
 _IN_MEMORY = 32 * units.Mi
@@ -42,6 +43,7 @@ class Keep:
         self._limit = limit
         self._memory = bytearray()
         self._file: int | None = None
+        self._steady: steady.Steady | None = None
         self._full = False
         self.clusters = 0
         self.length = 0
@@ -52,12 +54,17 @@ class Keep:
     def __exit__(self, exc_type: type[BaseException] | None,
                  exc: BaseException | None,
                  traceback: types.TracebackType | None) -> None:
+        if self._steady is not None:
+            self._steady.close()
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
     def append(self, content: bytes) -> None:
-        """Keep a cluster, unless one before it was not kept."""
+        """Keep a cluster, unless one before it was not kept.
+
+        :raises OSError: the disk has lost what was kept
+        """
         if self._full or self.length + len(content) > self._limit:
             self._full = True
             return
@@ -73,10 +80,14 @@ class Keep:
         try:
             if self._file is None:
                 self._file = self._open()
-            # A short write ends what is kept, and the rest is not read.
-            return os.write(self._file, content) == len(content)
+            count = os.write(self._file, content)
         except OSError:
             return False                # no room, or not allowed to
+        if self._steady is None:
+            self._steady = steady.Steady(self._file)
+        self._steady.wrote(self.length - len(self._memory), count)
+        # A short write ends what is kept, and the rest is not read.
+        return count == len(content)
 
     def _open(self) -> int:
         """A file of ours alone, which goes with this process."""
@@ -96,6 +107,8 @@ class Keep:
 
         :raises OSError: it cannot be read any more
         """
+        if self._steady is not None:
+            self._steady.check()
         memory = memoryview(self._memory)
         for at in range(0, len(memory), _CHUNK):
             yield memory[at:at + _CHUNK]

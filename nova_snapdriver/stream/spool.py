@@ -26,6 +26,7 @@ import tempfile
 import threading
 from typing import BinaryIO
 
+from nova_snapdriver.stream import steady
 from oslo_utils import units
 
 # Zeros are known by being part of this, and take no room.
@@ -133,6 +134,7 @@ class _Spool:
     def __init__(self, pipe: int, file: BinaryIO, limit: int) -> None:
         self._pipe = pipe
         self._file = file
+        self._steady = steady.Steady(file.fileno())
         # With less it would take longer than without.
         self._limit = max(limit, _CHUNK)
         self._put = self._got = 0       # bytes of data in the file, ever
@@ -174,6 +176,7 @@ class _Spool:
             self._changed.notify_all()
         self._thread.join()
         self._check()
+        self._steady.check()
 
     def _check(self) -> None:
         if self._error is not None:
@@ -189,13 +192,15 @@ class _Spool:
                        self._limit - self._put % self._limit)
 
     def _store(self, content: memoryview) -> int:
+        at = self._put % self._limit
         try:
-            return os.pwrite(self._file.fileno(), content,
-                             self._put % self._limit)
+            count = os.pwrite(self._file.fileno(), content, at)
         except OSError as ex:
             if ex.errno not in _FULL:
                 raise
             return 0
+        self._steady.wrote(at, count)
+        return count
 
     def _empty(self) -> None:
         """Wait until nothing is kept, and begin anew."""
