@@ -103,7 +103,7 @@ class Keep:
         return file
 
     def chunks(self) -> Iterator[memoryview]:
-        """All that is kept, in order.
+        """All that is kept, in order, and only once.
 
         :raises OSError: it cannot be read any more
         """
@@ -115,10 +115,12 @@ class Keep:
         at, end = 0, self.length - len(memory)
         buffer = memoryview(bytearray(_CHUNK))
         while at < end:
-            count = os.preadv(self._file or 0, [buffer], at)
+            assert self._file is not None
+            count = os.preadv(self._file, [buffer], at)
             if not count:
                 raise OSError('the kept clusters end at %d of %d bytes' %
                               (at, end))
             count = min(count, end - at)
+            steady.free(self._file, at, count)
             yield buffer[:count]
             at += count

@@ -256,6 +256,7 @@ class _Spool:
                            min(length, _CHUNK, self._limit - at), at)
         if not content:
             raise OSError(errno.EIO, 'the spool file ends early')
+        steady.free(self._file.fileno(), at, len(content))
         return memoryview(content)
 
     def _send(self, content: memoryview) -> None:

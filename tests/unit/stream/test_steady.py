@@ -163,3 +163,58 @@ def test_spool_that_is_lost_is_no_image(broken, tmp_path):
         os.close(writing)
         reader.join(10)
     os.close(reading)
+
+
+def allocated(file):
+    os.fsync(file)
+    return os.fstat(file).st_blocks * 512
+
+
+def test_what_is_freed_takes_no_room(file):
+    os.pwrite(file, b'x' * 4 * MIB, 0)
+    steady.free(file, MIB, 2 * MIB)
+    assert allocated(file) <= 2 * MIB + 64 * 1024
+    # Its neighbours stay.
+    assert os.pread(file, 4 * MIB, 0) == (
+        b'x' * MIB + bytes(2 * MIB) + b'x' * MIB)
+
+
+def test_file_without_holes_stays_as_it_is():
+    reading, writing = os.pipe()
+    steady.free(writing, 0, MIB)
+    os.close(reading)
+    os.close(writing)
+
+
+def test_kept_clusters_leave_the_disk_as_they_are_sent(tmp_path, monkeypatch):
+    monkeypatch.setattr(stream_keep, '_IN_MEMORY', 0)
+    with stream_keep.Keep(str(tmp_path), 100 * MIB) as keep:
+        for number in range(20):
+            keep.append(bytes([number]) * MIB)
+        found = b''
+        for chunk in keep.chunks():
+            found += chunk
+            assert allocated(keep._file) <= 20 * MIB - len(found) + 64 * 1024
+    assert found == b''.join(bytes([number]) * MIB for number in range(20))
+
+
+def test_spool_leaves_the_disk_as_it_is_sent(tmp_path):
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with open(tmp_path / 'spool', 'w+b', buffering=0) as file:
+        kept = spool._Spool(writing, file, 100 * MIB)
+        for _ in range(20):
+            kept.put(memoryview(b'x' * MIB))
+        took = 0
+        while took < 10 * MIB:
+            took += len(os.read(reading, MIB))
+        assert allocated(file.fileno()) <= 10 * MIB + 64 * 1024
+        closing = threading.Thread(target=kept.close)
+        closing.start()
+        while took < 20 * MIB:
+            took += len(os.read(reading, MIB))
+        closing.join(10)
+        assert not closing.is_alive()
+        assert allocated(file.fileno()) <= 64 * 1024
+    os.close(reading)
+    os.close(writing)
