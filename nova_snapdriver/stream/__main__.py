@@ -178,11 +178,14 @@ def _outlet(arguments: argparse.Namespace) -> spool.Outlet | None:
                         arguments.spool_reserve)
 
 
-def _source(arguments: argparse.Namespace,
-            export: nbd.Client) -> pipeline.Source:
+def _source(arguments: argparse.Namespace, export: nbd.Client,
+            outlet: spool.Outlet | None) -> pipeline.Source:
+    source: pipeline.Source = export
+    if outlet is not None:
+        source = throttle.Shallow(source, lambda: outlet.ahead)
     if arguments.bandwidth:
-        return throttle.Throttled(export, arguments.bandwidth)
-    return export
+        source = throttle.Throttled(source, arguments.bandwidth)
+    return source
 
 
 def _tell_captured(arguments: argparse.Namespace) -> None:
@@ -212,17 +215,18 @@ def _image(arguments: argparse.Namespace, export: nbd.Client,
 
 
 def _stream(arguments: argparse.Namespace) -> None:
+    outlet = _outlet(arguments)
     writer = pipeline.Writer(
         sys.stdout.fileno(),
         None if arguments.algorithm == 'none' else arguments.algorithm,
-        _outlet(arguments))
+        outlet)
     with contextlib.ExitStack() as stack:
         export = stack.enter_context(
             nbd.Client(arguments.socket, arguments.export,
                        arguments.stall_timeout))
         keep = stack.enter_context(stream_keep.Keep(
             arguments.keep_directory, arguments.keep_limit))
-        source = _source(arguments, export)
+        source = _source(arguments, export, outlet)
         image = _image(arguments, export, source, keep, writer.check)
         _say('layout', length=image.length, virtual_size=export.size)
         with writer:

@@ -80,6 +80,11 @@ class Outlet:
         self._reserve = reserve
         self._spool: _Spool | None = None
 
+    @property
+    def ahead(self) -> bool:
+        """Whether it runs ahead of whoever reads the pipe."""
+        return self._spool is not None
+
     def write(self, content: memoryview) -> None:
         """Give bytes away, or keep them; wait until one of both is possible.
 

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Reads no faster than it is allowed."""
+"""Reads no faster than it is allowed, or than a guest can bear."""
 
 from collections.abc import Callable
 import time
@@ -20,6 +20,11 @@ from nova_snapdriver.stream import pipeline
 # How much of its allowance a reader that had to wait may make up for, in
 # seconds: enough for the clock's grain, too little to be felt by a guest.
 _BURST_SECONDS = 0.1
+
+# In the lab, with 16 requests in flight the 99th percentile of the gaps
+# between two writes of a guest was 2.1 to 2.9 times that of an idle host, and
+# with 3 to 5 of them 1.6 to 2.1 times. It takes a tenth longer.
+_SHALLOW = 4
 
 
 class Throttled:
@@ -47,6 +52,38 @@ class Throttled:
             self._sleep(self._next - now)
         self._next += len(buffer) / self._rate
         self._source.read(buffer, offset, done)
+
+    def wait(self) -> None:
+        self._source.wait()
+
+
+class Shallow:
+    """A source with few reads in flight, at times.
+
+    A guest's own requests wait behind them in QEMU.
+
+    :param source: what is read
+    :param shallow: whether there are to be few at the moment
+    """
+
+    def __init__(self, source: pipeline.Source,
+                 shallow: Callable[[], bool]) -> None:
+        self._source = source
+        self._shallow = shallow
+        self._in_flight = 0
+
+    def read(self, buffer: memoryview, offset: int,
+             done: Callable[[int], None]) -> None:
+        """Ask for a range, once fewer reads are in flight."""
+        while self._in_flight >= _SHALLOW and self._shallow():
+            self._source.wait()
+
+        def read(error: int) -> None:
+            self._in_flight -= 1
+            done(error)
+
+        self._in_flight += 1
+        self._source.read(buffer, offset, read)
 
     def wait(self) -> None:
         self._source.wait()

@@ -61,3 +61,43 @@ def test_what_was_not_used_is_not_kept(source, time):
     for _ in range(3):
         read(source, 500)
     assert time.read_at == [0, 2, 2.4, 2.9]
+
+
+class Deep:
+    """Ends the oldest read whenever it is waited for."""
+
+    def __init__(self):
+        self.reads = []
+        self.most = 0
+
+    def read(self, buffer, offset, done):
+        self.reads.append((offset, done))
+        self.most = max(self.most, len(self.reads))
+
+    def wait(self):
+        offset, done = self.reads.pop(0)
+        done(offset)                    # instead of an error
+
+
+@pytest.mark.parametrize('shallow, most', ((True, 4), (False, 16)))
+def test_few_reads_are_in_flight_if_they_have_to_be(shallow, most):
+    deep, ended = Deep(), []
+    source = throttle.Shallow(deep, lambda: shallow)
+    for offset in range(16):
+        source.read(memoryview(bytes(1)), offset, ended.append)
+    assert deep.most == most
+    assert len(ended) == 16 - most
+    while deep.reads:
+        source.wait()
+    assert ended == list(range(16))
+
+
+def test_fewer_reads_once_they_have_to_be():
+    deep, shallow = Deep(), []
+    source = throttle.Shallow(deep, lambda: bool(shallow))
+    for offset in range(10):
+        source.read(memoryview(bytes(1)), offset, lambda error: None)
+    shallow.append(True)
+    for offset in range(10):
+        source.read(memoryview(bytes(1)), offset, lambda error: None)
+        assert len(deep.reads) == 4
