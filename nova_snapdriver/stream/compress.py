@@ -14,6 +14,7 @@
 
 import collections
 from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent import futures
 import queue
 import threading
@@ -49,12 +50,12 @@ class Compressor:
     the clusters in it have been given on.
 
     :param codec: a name of codec.COMPRESSORS, or none to look for zeros only
-    :param give: gets a block's place on the disk and the clusters in it
+    :param give: gets a block of the disk and the clusters in it, compressed
     :param check: raises when all of it has no use any more
     """
 
     def __init__(self, codec: str | None, threads: int,
-                 give: Callable[[int, list[Packed]], None],
+                 give: Callable[[pipeline.Block, list[Packed]], None],
                  check: Callable[[], None]) -> None:
         self._codec = codec
         self._give = give
@@ -90,7 +91,7 @@ class Compressor:
 
     def _next(self) -> None:
         block, packing = self._blocks.popleft()
-        self._give(block.offset, packing.result())
+        self._give(block, packing.result())
         assert block.buffer is not None
         self._buffers.append(block.buffer)
 
@@ -112,8 +113,7 @@ class Compressor:
 
     def _pack(self, content: memoryview) -> list[Packed]:
         compress = self._compressor()
-        return [_packed(content[at:at + extents.CLUSTER_SIZE], compress)
-                for at in range(0, len(content), extents.CLUSTER_SIZE)]
+        return [_packed(cluster, compress) for cluster in clusters(content)]
 
     def _compressor(self) -> stream_codec.Compress | None:
         """The one of this thread."""
@@ -138,12 +138,16 @@ class _Free:
         self._compressor.add(buffer)
 
 
+def clusters(content: memoryview) -> Iterator[memoryview]:
+    """Those of a block. One in which the disk ends is whole in the image."""
+    for at in range(0, len(content), extents.CLUSTER_SIZE):
+        cluster = content[at:at + extents.CLUSTER_SIZE]
+        short = extents.CLUSTER_SIZE - len(cluster)
+        yield memoryview(bytes(cluster) + bytes(short)) if short else cluster
+
+
 def _packed(cluster: memoryview,
             compress: stream_codec.Compress | None) -> Packed:
-    short = extents.CLUSTER_SIZE - len(cluster)
-    if short:
-        # The disk ends in it. It is a whole one in the image.
-        cluster = memoryview(bytes(cluster) + bytes(short))
     if _ZEROS == cluster:
         return ZEROS
     if compress is None:

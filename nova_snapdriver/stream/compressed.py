@@ -12,9 +12,9 @@
 
 """The second pass of a compressed image: written as it was surveyed."""
 
-from collections.abc import Iterator
 import dataclasses
 
+from nova_snapdriver.stream import codec as stream_codec
 from nova_snapdriver.stream import compress
 from nova_snapdriver.stream import keep as stream_keep
 from nova_snapdriver.stream import nbd
@@ -61,23 +61,28 @@ class CompressedImage:
         for _ in range(self.keep.clusters):
             next(sizes)
 
-        def give(offset: int, packed: list[compress.Packed]) -> None:
-            for content in packed:
-                _same(offset, content, sizes)
-                assert content is not None
-                filler.add(memoryview(content))
+        codec = self.settings.codec
+        assert codec is not None
 
-        with compress.Compressor(self.settings.codec, self.settings.threads,
+        def give(block: pipeline.Block, packed: list[compress.Packed]) -> None:
+            for cluster, content in zip(compress.clusters(block.content),
+                                        packed, strict=True):
+                filler.add(memoryview(_fitted(
+                    codec, block.offset, cluster, content, next(sizes))))
+
+        with compress.Compressor(codec, self.settings.threads,
                                  give, writer.check) as compressor:
             pipeline.Reader(source, compressor).run(
                 self.layout.rest(self.keep.clusters))
 
 
-def _same(offset: int, content: compress.Packed,
-          sizes: Iterator[int]) -> None:
-    """:raises ExportError: a cluster is not as long as the survey has it"""
-    found, expected = len(content or b''), next(sizes)
-    if found != expected:
-        raise nbd.ExportError(
-            'the data near %d compressed to %d bytes, and to %d when they '
-            'were surveyed' % (offset, found, expected))
+def _fitted(codec: str, offset: int, cluster: memoryview,
+            content: compress.Packed, length: int) -> bytes:
+    """:raises ExportError: a cluster is not the one that the survey had"""
+    if content is not compress.ZEROS:
+        found = stream_codec.fitted(codec, cluster, content, length)
+        if found is not None:
+            return found
+    raise nbd.ExportError(
+        'the data near %d compressed to %d bytes, and to %d when they were '
+        'surveyed' % (offset, len(content or b''), length))

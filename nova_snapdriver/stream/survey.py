@@ -83,8 +83,9 @@ class _Survey:
         self._done = 0
         self.sizes = array.array('H')
 
-    def give(self, offset: int, packed: list[compress.Packed]) -> None:
-        first = offset // extents.CLUSTER_SIZE
+    def give(self, block: pipeline.Block,
+             packed: list[compress.Packed]) -> None:
+        first = block.offset // extents.CLUSTER_SIZE
         for cluster, content in enumerate(packed, first):
             if content is compress.ZEROS:
                 self._clusters.clear(cluster)

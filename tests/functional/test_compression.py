@@ -111,6 +111,25 @@ def test_compressed_image_equals_disk(codec, size, parts, limit, threads):
     check(size, parts, codec=codec, limit=limit, threads=threads)
 
 
+WOBBLY = """
+import random
+import zlib
+
+def compress(content, level, wbits):
+    packed = zlib.compress(content, level, wbits)
+    return packed + bytes(random.randrange(9))
+"""
+
+
+def test_second_pass_that_compresses_otherwise(tmp_path, monkeypatch):
+    # As ISA-L does by itself, but once in 20000 clusters.
+    (tmp_path / 'isal').mkdir()
+    (tmp_path / 'isal' / '__init__.py').touch()
+    (tmp_path / 'isal' / 'isal_zlib.py').write_text(WOBBLY)
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+    check(10 * MIB + 1536, MIX, codec='zlib', limit=300000, threads=2)
+
+
 @pytest.mark.parametrize('parts', (
     [(160, 'zeros')], [(50, 'zeros'), (1, 'text'), (109, 'noise')], MIX))
 def test_zeros_are_left_out(parts):

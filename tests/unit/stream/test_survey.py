@@ -174,3 +174,36 @@ def test_what_is_missing_is_named(monkeypatch, name, package):
         assert 'isal' in codec.slow(name)
     else:
         assert package in codec.missing(name)
+
+
+TEXT = b''.join(b'line %d\n' % number for number in range(9999))[:CLUSTER]
+NIBBLES = NOISE.translate(bytes(range(16)) * 16)
+
+
+@pytest.mark.parametrize('cluster', (TEXT, NIBBLES))
+@pytest.mark.parametrize('more', (-9, -1, 0, 1, 9))
+def test_cluster_that_compresses_otherwise_keeps_its_place(cluster, more):
+    packed = codec.zlib_compressor()(memoryview(cluster))
+    length = len(packed) + more
+    found = codec.fitted('zlib', memoryview(cluster), packed, length)
+    assert len(found) == length
+    assert zlib.decompressobj(-12).decompress(found) == cluster
+
+
+def test_cluster_that_does_not_shrink_any_more_keeps_its_place():
+    packed = codec.zlib_compressor()(memoryview(NIBBLES))
+    found = codec.fitted('zlib', memoryview(NIBBLES), compress.PLAIN,
+                         len(packed))
+    assert len(found) == len(packed)
+    assert zlib.decompressobj(-12).decompress(found) == NIBBLES
+
+
+@pytest.mark.parametrize('name, cluster, length', (
+    ('zlib', TEXT, 9000), ('zlib', NIBBLES, 20000), ('zlib', NOISE, 60000),
+    ('zstd', TEXT, None)))
+def test_other_cluster_has_no_place(name, cluster, length):
+    packed = codec.COMPRESSORS[name]()(memoryview(cluster))
+    if len(packed) > compress.MAX_PACKED:
+        packed = compress.PLAIN
+    assert codec.fitted(name, memoryview(cluster), packed,
+                        length or len(packed) + 1) is None
