@@ -279,10 +279,13 @@ The hash with which images are verified: what Glance has as its
 ``hashing_algorithm``.
 
 If Glance turns out to use another one, the disk's captured state is read a
-second time to compute that, so a wrong value costs time and nothing else.
+second time to compute that, so a wrong value costs time and nothing else, but
+with ``compression`` = zlib: what is compressed a second time need not come out
+the same, and the snapshot may fail.
 
 Related options:
 
+* ``[snapdriver] compression``
 * ``[snapdriver] verify``
 """),
     cfg.StrOpt(

@@ -10,6 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+import dataclasses
 from unittest import mock
 
 import pytest
@@ -61,3 +62,17 @@ def test_hash_that_is_not_known_is_computed_from_the_export(sent, algorithm):
         verify.verify(STORED | {'os_hash_algo': algorithm,
                                 'os_hash_value': 'beef'}, sent, True)
     assert started.call_args.args[0].algorithm == algorithm
+
+
+def test_hash_of_what_zlib_makes_anew_need_not_be_the_same():
+    stream = mock.create_autospec(process.StreamProcess, instance=True)
+    stream.__enter__.return_value = stream
+    stream.chunks.return_value = iter(())
+    stream.digest = 'beef'
+    request = dataclasses.replace(REQUEST, packing=process.Packing('zlib'))
+    with mock.patch.object(process, 'StreamProcess', autospec=True,
+                           return_value=stream):
+        with pytest.raises(exception.VerifyFailed,
+                           match='hash_algorithm to sha256'):
+            verify.verify(STORED | {'os_hash_algo': 'sha256'},
+                          verify.Sent(request, 65536, 'cafe'), True)
