@@ -20,12 +20,12 @@ import re
 import signal
 import subprocess
 import tempfile
-import threading
 import types
 
 from lab import config
 from lab import measure
 from lab import process
+from lab import repeat
 from lab import settings
 from lab import stack
 from lab import victim
@@ -173,35 +173,24 @@ class _Sampler:
 
     def __init__(self, conf: settings.Settings) -> None:
         self._conf = conf
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
         #: limits and environment, as seen last.
         self.seen: dict[victim.Child, tuple[str, str]] = {}
         self.commands: set[str] = set()
 
-    def __enter__(self) -> '_Sampler':
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None,
-                 error: BaseException | None,
-                 trace: types.TracebackType | None) -> None:
-        self._stopping.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.wait(HOLD_POLL_SECONDS):
-            for child in victim.children(self._conf):
-                about = child.read('limits'), child.read('environ')
-                if all(about):
-                    self.seen[child] = about
-                self.commands.add(child.command)
+    def look(self) -> None:
+        """To be called again and again."""
+        for child in victim.children(self._conf):
+            about = child.read('limits'), child.read('environ')
+            if all(about):
+                self.seen[child] = about
+            self.commands.add(child.command)
 
 
 def inspect(target: victim.Victim, path: str) -> list[str]:
     """Take a snapshot and look at its children, and for secrets."""
     conf = target.lab.settings
-    with _Sampler(conf) as sampler:
+    sampler = _Sampler(conf)
+    with repeat.repeated(sampler.look, HOLD_POLL_SECONDS):
         outcome = target.snapshot()
     programs = {child.program for child in sampler.seen}
     problems = [f'no {program} was seen'

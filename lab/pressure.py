@@ -28,6 +28,7 @@ from lab import config
 from lab import demo
 from lab import domain
 from lab import measure
+from lab import repeat
 from lab import report
 from lab import settings
 from lab import stack
@@ -109,63 +110,34 @@ def _pump(source: socket.socket, target: socket.socket,
         target.close()
 
 
-class RemoteStore:
-    """Has what Glance stores on the disk at once, in a thread.
+def store(folder: pathlib.Path) -> None:
+    """Have what Glance has stored on the disk, now.
 
     Elsewhere that is not the disk of the guest. Here it is, and the kernel
     would write it in one piece every half a minute.
     """
-
-    def __init__(self, folder: pathlib.Path) -> None:
-        self._folder = folder
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> 'RemoteStore':
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None,
-                 error: BaseException | None,
-                 trace: types.TracebackType | None) -> None:
-        self._stopping.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.wait(STORE_SECONDS):
-            for path in self._folder.iterdir():
-                # It may be gone by now.
-                with contextlib.suppress(FileNotFoundError), open(path) as one:
-                    os.fdatasync(one.fileno())
+    for path in folder.iterdir():
+        # It may be gone by now.
+        with contextlib.suppress(FileNotFoundError), open(path) as one:
+            os.fdatasync(one.fileno())
 
 
 class JobWatch:
-    """Sees, in a thread, when a domain's backup job has ended."""
+    """Sees when a domain's backup job has ended."""
 
     def __init__(self, watched: domain.Domain) -> None:
         self._domain = watched
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._seen = False
         self.ended: float | None = None
 
-    def __enter__(self) -> 'JobWatch':
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None,
-                 error: BaseException | None,
-                 trace: types.TracebackType | None) -> None:
-        self._stopping.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        seen = False
-        while not self._stopping.wait(JOB_POLL_SECONDS):
-            runs = self._domain.has_backup_job()
-            if seen and not runs:
-                self.ended = time.monotonic()
-                return
-            seen = seen or runs
+    def look(self) -> None:
+        """To be called again and again."""
+        if self.ended is not None:
+            return
+        runs = self._domain.has_backup_job()
+        if self._seen and not runs:
+            self.ended = time.monotonic()
+        self._seen = self._seen or runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,8 +218,9 @@ class Pressure:
 
     def _snapshot(self, name: str) -> str:
         began = time.monotonic()
+        job = JobWatch(self.server.domain)
         with (measure.Observer(self.server, self.lab.settings.snapshots) as s,
-              JobWatch(self.server.domain) as job):
+              repeat.repeated(job.look, JOB_POLL_SECONDS)):
             image = self.api.action(self.server.id, 'createImage',
                                     name=f'{NAME}-{name}')['image_id']
             status = self.api.wait_image(
@@ -282,7 +255,9 @@ def run(lab: stack.Stack, target: pathlib.Path | None) -> int:
     `gaps_ok` says whether the guest felt as little as it should.
     """
     with (Proxy(lab.settings.ports.glance, RATE) as proxy,
-          RemoteStore(lab.settings.root / 'glance' / 'images')):
+          repeat.repeated(functools.partial(
+              store, lab.settings.root / 'glance' / 'images'),
+              STORE_SECONDS)):
         pressure = Pressure(lab, proxy)
         pressure.run()
     report.save(target, rows=pressure.rows)
