@@ -162,26 +162,6 @@ The reads themselves are made by QEMU, as its guest's are, and nova-compute
 sends the image; for both of them it means nothing.
 """),
     cfg.StrOpt(
-        'stream_ionice',
-        default='',
-        choices=[('', "nova-compute's own"),
-                 *(('best-effort:%d' % level, 'level %d of 7' % level)
-                   for level in range(8)),
-                 ('idle', 'only when nobody else wants the disk')],
-        help="""
-The I/O class of the process that reads and hashes a disk, as of ionice(1).
-
-It means something for what is read ahead (``read_ahead_limit``), which is the
-only file that this process has, and only with an I/O scheduler that has such
-classes (BFQ). The reads of the disk are made by QEMU: ``bandwidth_limit`` is
-for them.
-
-Related options:
-
-* ``[snapdriver] bandwidth_limit``
-* ``[snapdriver] read_ahead_limit``
-"""),
-    cfg.StrOpt(
         'journal_directory',
         default='$state_path/snapdriver',
         help="""

@@ -28,8 +28,6 @@ from nova.virt.libvirt import driver
 from oslo_log import log as logging
 from oslo_utils import timeutils
 
-from nova_snapdriver import cancel
-from nova_snapdriver.capture import ahead
 from nova_snapdriver.capture import cold
 from nova_snapdriver.capture import direct
 from nova_snapdriver.capture import export
@@ -38,27 +36,29 @@ from nova_snapdriver.capture import mirror
 from nova_snapdriver.capture import qemunbd
 from nova_snapdriver.capture import quiesce
 from nova_snapdriver.capture import rbd
+from nova_snapdriver.capture import readahead
+from nova_snapdriver.capture import request as capture_request
 from nova_snapdriver.capture import scratch
-from nova_snapdriver.capture import subject
 from nova_snapdriver.capture import suspend
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import compat
-from nova_snapdriver import conductor
 from nova_snapdriver import conf
+from nova_snapdriver import database
 from nova_snapdriver import exception
 from nova_snapdriver import faultpoint
 from nova_snapdriver import guest as snap_guest
 from nova_snapdriver import host as snap_host
-from nova_snapdriver import image as snap_image
 from nova_snapdriver import imagebackend
 from nova_snapdriver import journal
-from nova_snapdriver import later
-from nova_snapdriver import packing
 from nova_snapdriver import plan
-from nova_snapdriver import recovery
-from nova_snapdriver.stream import process
-from nova_snapdriver import transfer
-from nova_snapdriver import unbegun
+from nova_snapdriver.recovery import orphans
+from nova_snapdriver.recovery import retry
+from nova_snapdriver.recovery import undo
+from nova_snapdriver.transfer import cancel
+from nova_snapdriver.transfer import compression
+from nova_snapdriver.transfer import image as snap_image
+from nova_snapdriver.transfer import process
+from nova_snapdriver.transfer import send
 
 LOG = logging.getLogger(__name__)
 CONF = nova.conf.CONF
@@ -69,7 +69,7 @@ UpdateTaskState = Callable[..., None]
 
 _Capturing = contextlib.AbstractContextManager[export.Capture]
 
-_CAPTURES: dict[plan.Path, Callable[[subject.Subject], _Capturing]] = {
+_CAPTURES: dict[plan.Path, Callable[[capture_request.Request], _Capturing]] = {
     plan.Path.LIVE: live.capture,
     plan.Path.MIRROR: mirror.capture,
     plan.Path.COLD: cold.capture,
@@ -120,7 +120,7 @@ class SnapDriver(driver.LibvirtDriver):
         # What is missing makes snapshots go Nova's way. It is no reason for
         # nova-compute not to start.
         try:
-            self._capabilities.log(packing.codec(CONF))
+            self._capabilities.log(compression.codec(CONF))
             workspace.check(
                 workspace.locate(CONF.snapdriver.scratch_directory))
         except exception.DirectoryUnusable as ex:
@@ -137,21 +137,20 @@ class SnapDriver(driver.LibvirtDriver):
         """Undo the snapshots that a crash of nova-compute left undone."""
         try:
             if self._undo_abandoned():
-                self._later.begin()
+                self._retry.begin()
         except Exception:
             LOG.exception('Cannot look for abandoned snapshots')
-        unbegun.remove(host, snap_image.unbegun, snap_image.delete_unbegun)
+        orphans.remove(host)
 
     def _undo_abandoned(self) -> bool:
         """:returns: whether something could not be undone"""
-        outcomes = recovery.Recovery(
-            self._host, snap_image.delete_unfinished,
-            CONF.snapdriver.agent_timeout).run(self._journal)
+        outcomes = undo.Recovery(
+            self._host, CONF.snapdriver.agent_timeout).run(self._journal)
         return any(outcome.failed for outcome in outcomes)
 
     @functools.cached_property
-    def _later(self) -> later.Later:
-        return later.Later(self._undo_abandoned)
+    def _retry(self) -> retry.Retry:
+        return retry.Retry(self._undo_abandoned)
 
     @functools.cached_property
     def _journal(self) -> journal.Journal:
@@ -161,7 +160,7 @@ class SnapDriver(driver.LibvirtDriver):
     def _capabilities(self) -> snap_host.Capabilities:
         return snap_host.Host(self._host).capabilities(CONF.libvirt.virt_type)
 
-    @conductor.awaited
+    @database.awaited
     def snapshot(self, context: Any, instance: Any, image_id: str,
                  update_task_state: UpdateTaskState) -> None:
         """Take a snapshot of an instance's root disk into an image.
@@ -181,7 +180,7 @@ class SnapDriver(driver.LibvirtDriver):
         if task.plan.path is plan.Path.DIRECT:
             if self._direct_snapshot(task, update_task_state):
                 return
-            task = _otherwise(task)
+            task = _fallback(task)
         if task.plan.path is plan.Path.STOCK:
             super().snapshot(context, instance, image_id, update_task_state)
             return
@@ -241,7 +240,7 @@ class SnapDriver(driver.LibvirtDriver):
         try:
             return direct.route(snapshot, context, instance.image_ref,
                                 image_id), None
-        except direct.Refused as ex:
+        except exception.DirectRefused as ex:
             LOG.info('The disk is on RBD and has to be read: %s', ex,
                      instance=instance)
             return None, str(ex)
@@ -257,7 +256,7 @@ class SnapDriver(driver.LibvirtDriver):
                 yield record
         finally:
             if record.kept:
-                self._later.begin()
+                self._retry.begin()
 
     def _direct_snapshot(self, task: _Task,
                          update_task_state: UpdateTaskState) -> bool:
@@ -285,7 +284,7 @@ class SnapDriver(driver.LibvirtDriver):
                 update_task_state(
                     task_state=task_states.IMAGE_UPLOADING,
                     expected_state=task_states.IMAGE_PENDING_UPLOAD)
-        except direct.Refused as ex:
+        except exception.DirectRefused as ex:
             LOG.warning('Ceph or Glance refused a direct snapshot, the disk '
                         'is read instead: %s', ex, instance=task.instance)
             return False
@@ -331,11 +330,11 @@ class SnapDriver(driver.LibvirtDriver):
 
     def _capture(self, task: _Task, record: journal.Record) -> _Capturing:
         assert task.disk is not None    # a plan for a way of ours has a disk
-        return _CAPTURES[task.plan.path](subject.Subject(
+        return _CAPTURES[task.plan.path](capture_request.Request(
             task.guest, task.disk, task.settings, task.place, record.keep,
             scratch.limits(CONF),
             self._power(task, record) if task.plan.suspends else None,
-            task.snapshot, ahead.spool(CONF, task.place.path)))
+            task.snapshot, readahead.spool(CONF, task.place.path)))
 
     def _power(self, task: _Task, record: journal.Record) -> suspend.Power:
         """How Nova suspends and starts an instance, and what is between."""
@@ -381,17 +380,18 @@ class SnapDriver(driver.LibvirtDriver):
         request = process.Request(
             source, task.image_format,
             CONF.snapdriver.hash_algorithm if CONF.snapdriver.verify else None,
-            packing.choose(CONF, task.image_format, task.place, task.instance),
-            process.manners(CONF))
-        settings = transfer.Settings(CONF.snapdriver.verify,
-                                     CONF.snapdriver.progress_interval)
+            compression.choose(CONF, task.image_format, task.place,
+                               task.instance),
+            process.limits(CONF))
+        settings = send.Settings(CONF.snapdriver.verify,
+                                 CONF.snapdriver.progress_interval)
         watch = timeutils.StopWatch().start()
         with cancel.Watch((self._is_stopping,
                            functools.partial(_lost_its_server, task, source),
                            functools.partial(_lost_its_image, task)),
                           functools.partial(_is_gone, source)) as ends:
             # In eventlet mode in a native thread: it reads pipes.
-            length = compat.native_thread(transfer.send)(
+            length = compat.native_thread(send.send)(
                 task.image, metadata, request, record, settings, ends)
         LOG.info('Snapshot uploaded and verified: bytes=%d seconds=%.1f',
                  length, watch.elapsed(), instance=task.instance)
@@ -435,7 +435,7 @@ def _is_deleted(task: _Task) -> bool:
     try:
         if not task.guest.defined():
             return True
-        found = conductor.find(task.instance.uuid)
+        found = database.find(task.instance.uuid)
     except nova_exception.InstanceNotFound:
         return True
     except Exception as ex:
@@ -455,13 +455,13 @@ def _image_format(disk: imagebackend.RootDisk | None) -> str:
     return disk.source.format
 
 
-def _otherwise(task: _Task) -> _Task:
+def _fallback(task: _Task) -> _Task:
     """The task, in the way that is planned for a refusal."""
-    assert task.plan.otherwise is not None
-    LOG.info('Snapshot path: %s, as %s', task.plan.otherwise.path,
-             task.plan.otherwise.reason, instance=task.instance)
+    assert task.plan.fallback is not None
+    LOG.info('Snapshot path: %s, as %s', task.plan.fallback.path,
+             task.plan.fallback.reason, instance=task.instance)
     return dataclasses.replace(
-        task, plan=task.plan.otherwise, route=None,
+        task, plan=task.plan.fallback, route=None,
         snapshot=task.snapshot and task.snapshot.another())
 
 
@@ -477,7 +477,7 @@ def _discarding(task: _Task, record: journal.Record) -> Iterator[None]:
     """Delete the image of a snapshot that fails, now or by a recovery."""
     try:
         yield
-    except direct.Refused:
+    except exception.DirectRefused:
         raise
     except Exception as ex:
         # Also if it is said to be deleted: who says so may be a proxy.

@@ -91,6 +91,12 @@ class ScratchExhausted(SnapdriverError):
                'snapshot when the guest writes less, or change that option.')
 
 
+class DirectRefused(SnapdriverError):
+    """Ceph or Glance refused a direct snapshot; the disk can still be read."""
+
+    msg_fmt = '%(reason)s'
+
+
 class StreamFailed(SnapdriverError):
     """The stream process failed: the image is not whole."""
 

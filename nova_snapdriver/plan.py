@@ -82,7 +82,7 @@ class Plan:
 
     path: Path
     reason: str
-    otherwise: 'Plan | None' = None
+    fallback: 'Plan | None' = None
     suspends: bool = False
 
 
@@ -92,7 +92,7 @@ def choose(facts: Facts) -> Plan:
     if facts.not_direct is not None or _not_ours(facts):
         return streamed
     return Plan(Path.DIRECT, 'its disk and Glance are on the same Ceph '
-                'cluster', otherwise=streamed)
+                'cluster', fallback=streamed)
 
 
 def _choose_streamed(facts: Facts) -> Plan:

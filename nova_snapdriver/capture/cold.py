@@ -39,9 +39,9 @@ from nova_snapdriver.capture import export
 from nova_snapdriver.capture import job
 from nova_snapdriver.capture import quiesce
 from nova_snapdriver.capture import rbd
+from nova_snapdriver.capture import request as capture_request
 from nova_snapdriver.capture import scratch
 from nova_snapdriver.capture import server
-from nova_snapdriver.capture import subject as snap_subject
 from nova_snapdriver.capture import suspend
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import child
@@ -56,12 +56,12 @@ _MAX_CHAIN = 32
 
 _Chain = tuple[imagebackend.Source, ...]
 _Hold = contextlib.AbstractContextManager[_Chain]
-_Serve = Callable[[snap_subject.Subject, _Chain],
+_Serve = Callable[[capture_request.Request, _Chain],
                   contextlib.AbstractContextManager[export.Export]]
 
 
 @contextlib.contextmanager
-def capture(subject: snap_subject.Subject) -> Iterator[export.Capture]:
+def capture(request: capture_request.Request) -> Iterator[export.Capture]:
     """Export the disk of a domain in whatever state.
 
     A start of the domain while its disk is read is refused by QEMU's image
@@ -75,99 +75,99 @@ def capture(subject: snap_subject.Subject) -> Iterator[export.Capture]:
     :raises DirectoryUnusable: the workspace cannot be made
     :raises ScratchExhausted: there is no room for a copy
     """
-    way = _of_stopped if subject.power is None else _of_active
-    with way(subject) as captured:
+    way = _of_stopped if request.power is None else _of_active
+    with way(request) as captured:
         yield captured
 
 
 @contextlib.contextmanager
-def _of_stopped(subject: snap_subject.Subject) -> Iterator[export.Capture]:
+def _of_stopped(request: capture_request.Request) -> Iterator[export.Capture]:
     """A domain that is shut off, saved or crashed.
 
     Nothing is staged, and a managed save image is neither read nor touched.
     """
-    held: _Hold = (contextlib.nullcontext(chain(subject.disk))
-                   if subject.snapshot is None else _snapshotted(subject))
-    with workspace.private(subject.place, None), held as images:
+    held: _Hold = (contextlib.nullcontext(chain(request.disk))
+                   if request.snapshot is None else _snapshotted(request))
+    with workspace.private(request.place, None), held as images:
         captured_at = datetime.datetime.now(datetime.UTC)
         # Nothing keeps one on RBD from being started just before.
         consistency = (export.Consistency.OFFLINE
-                       if subject.snapshot is None or
-                       not subject.guest.exists()
+                       if request.snapshot is None or
+                       not request.guest.exists()
                        else export.Consistency.CRASH)
-        with _served(subject, images) as exported:
+        with _served(request, images) as exported:
             yield export.Capture(exported, consistency, captured_at, 0.0)
 
 
 @contextlib.contextmanager
-def _snapshotted(subject: snap_subject.Subject) -> Iterator[_Chain]:
+def _snapshotted(request: capture_request.Request) -> Iterator[_Chain]:
     """A disk on RBD, as it is now: no QEMU locks one."""
-    source, snapshot = subject.disk.source, subject.snapshot
+    source, snapshot = request.disk.source, request.snapshot
     assert source.rbd is not None and snapshot is not None
-    with rbd.held(snapshot, subject.not_undone):
+    with rbd.held(snapshot, request.not_undone):
         yield (dataclasses.replace(source, rbd=snapshot.of(source.rbd)),)
 
 
 @contextlib.contextmanager
-def _of_active(subject: snap_subject.Subject) -> Iterator[export.Capture]:
+def _of_active(request: capture_request.Request) -> Iterator[export.Capture]:
     """A domain that runs or is paused: it is down while its disk is copied.
 
     On every way out it is what it was before, and thawed.
     """
-    guest, place = subject.guest, subject.place
-    assert subject.power is not None
+    guest, place = request.guest, request.place
+    assert request.power is not None
     job.refuse_others(guest)
     with workspace.private(place, None), contextlib.ExitStack() as holding:
-        hold, serve = _to_hold(subject)
+        hold, serve = _to_hold(request)
         watch = timeutils.StopWatch().start()
         # It is frozen and stands still: it does not notice how long.
-        settings = dataclasses.replace(subject.settings, freeze_timeout=0)
+        settings = dataclasses.replace(request.settings, freeze_timeout=0)
         with (quiesce.frozen(guest, settings) as consistency,
-              suspend.suspended(guest, subject.power, subject.not_undone)):
+              suspend.suspended(guest, request.power, request.not_undone)):
             captured_at = datetime.datetime.now(datetime.UTC)
             images = holding.enter_context(hold)
             faultpoint.reach('copy.made')
         seconds = watch.elapsed()
         LOG.info('The guest was down for %.1f s', seconds,
                  instance=guest.instance)
-        with serve(subject, images) as exported:
+        with serve(request, images) as exported:
             yield export.Capture(exported, consistency, captured_at, seconds)
 
 
-def _to_hold(subject: snap_subject.Subject) -> tuple[_Hold, _Serve]:
+def _to_hold(request: capture_request.Request) -> tuple[_Hold, _Serve]:
     """What keeps the disk as it is, once entered, and how that is shown.
 
     :raises ScratchExhausted: there is no room for a copy
     """
-    if subject.snapshot is not None:
-        return _snapshotted(subject), _served
+    if request.snapshot is not None:
+        return _snapshotted(request), _served
     # The XML of a domain that runs has all of the chain.
-    images = (subject.disk.source, *subject.disk.backing)
-    return copying.copied(subject, images), _guarded
+    images = (request.disk.source, *request.disk.backing)
+    return copying.copied(request, images), _guarded
 
 
-def _served(subject: snap_subject.Subject, images: _Chain
+def _served(request: capture_request.Request, images: _Chain
             ) -> contextlib.AbstractContextManager[export.Export]:
-    return server.serve(subject.place, images, subject.disk.target)
+    return server.serve(request.place, images, request.disk.target)
 
 
 @contextlib.contextmanager
-def _guarded(subject: snap_subject.Subject,
+def _guarded(request: capture_request.Request,
              images: _Chain) -> Iterator[export.Export]:
     """Export a copy, and give it up where the guest needs its room.
 
     A clone takes more and more, as the guest overwrites what it shares.
     """
     with contextlib.ExitStack() as serving:
-        exported = serving.enter_context(_served(subject, images))
+        exported = serving.enter_context(_served(request, images))
 
         def give_up() -> None:
             serving.close()
-            os.unlink(subject.place.copy)
+            os.unlink(request.place.copy)
 
         # What a clone takes cannot be told from what it shares.
-        limits = dataclasses.replace(subject.limits, limit=0)
-        with scratch.guarded(subject.guest, subject.place, limits, give_up):
+        limits = dataclasses.replace(request.limits, limit=0)
+        with scratch.guarded(request.guest, request.place, limits, give_up):
             yield exported
 
 

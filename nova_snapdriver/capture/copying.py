@@ -28,9 +28,9 @@ from oslo_concurrency import processutils
 from oslo_log import log as logging
 from oslo_utils import units
 
+from nova_snapdriver.capture import request as capture_request
 from nova_snapdriver.capture import scratch
 from nova_snapdriver.capture import server
-from nova_snapdriver.capture import subject as snap_subject
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import child
 from nova_snapdriver import compat
@@ -52,7 +52,7 @@ _LIMITS = processutils.ProcessLimits(address_space=4 * units.Gi,
 _Chain = tuple[imagebackend.Source, ...]
 
 
-def copied(subject: snap_subject.Subject, images: _Chain
+def copied(request: capture_request.Request, images: _Chain
            ) -> contextlib.AbstractContextManager[_Chain]:
     """Choose how to copy, while the guest still runs. Within a workspace.
 
@@ -61,11 +61,11 @@ def copied(subject: snap_subject.Subject, images: _Chain
         goes with the workspace
     :raises ScratchExhausted: there is no room for it
     """
-    if _can_clone(images[0], subject.place):
-        scratch.check(subject.place, subject.limits)
-        return _cloned(images, subject)
-    scratch.require(subject.place, subject.limits, _data(images, subject))
-    return _spooled(images, subject)
+    if _can_clone(images[0], request.place):
+        scratch.check(request.place, request.limits)
+        return _cloned(images, request)
+    scratch.require(request.place, request.limits, _data(images, request))
+    return _spooled(images, request)
 
 
 def _can_clone(image: imagebackend.Source,
@@ -93,15 +93,15 @@ def _can_clone(image: imagebackend.Source,
 
 @contextlib.contextmanager
 def _cloned(images: _Chain,
-            subject: snap_subject.Subject) -> Iterator[_Chain]:
+            request: capture_request.Request) -> Iterator[_Chain]:
     top, *below = images
     assert top.path is not None
     try:
-        compat.native_thread(_share)(top.path, subject.place.copy, 0)
+        compat.native_thread(_share)(top.path, request.place.copy, 0)
     except OSError as ex:
         raise exception.CaptureFailed(
             reason='%s cannot be cloned: %s' % (top.path, ex)) from ex
-    yield (dataclasses.replace(top, path=subject.place.copy), *below)
+    yield (dataclasses.replace(top, path=request.place.copy), *below)
 
 
 def _share(path: str, copy: str, length: int) -> None:
@@ -115,9 +115,9 @@ def _share(path: str, copy: str, length: int) -> None:
 
 @contextlib.contextmanager
 def _spooled(images: _Chain,
-             subject: snap_subject.Subject) -> Iterator[_Chain]:
+             request: capture_request.Request) -> Iterator[_Chain]:
     """Copy all data of a disk into one file."""
-    place, name = subject.place, subject.disk.target
+    place, name = request.place, request.disk.target
     with server.serve(place, images, name) as exported:
         # By QEMU's own program: the guest waits for it, and it is the fastest.
         url = 'nbd+unix:///%s?socket=%s' % (
@@ -133,9 +133,9 @@ def _spooled(images: _Chain,
     yield (imagebackend.Source('file', 'qcow2', place.copy),)
 
 
-def _data(images: _Chain, subject: snap_subject.Subject) -> int:
+def _data(images: _Chain, request: capture_request.Request) -> int:
     """The most bytes that a copy of a disk can hold."""
-    capacity = subject.guest.disk_size(subject.disk.target).capacity
+    capacity = request.guest.disk_size(request.disk.target).capacity
     total = 0
     for image in images:
         if image.type != 'file' or image.path is None:

@@ -42,10 +42,6 @@ _FINAL = (exception.SnapdriverError, nova_exception.ImageNotFound,
           nova_exception.InstanceNotFound)
 
 
-class Refused(Exception):
-    """Ceph or Glance does not do it: the disk can be read all the same."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Route:
     """From where to where Ceph copies.
@@ -79,7 +75,8 @@ def route(snapshot: rbd.Snapshot, context: Any, base_image: str,
 
     :param snapshot: of the disk, as it would be
     :param base_image: the image that the server was made from
-    :raises Refused: Glance has its images elsewhere, or Ceph does not answer
+    :raises DirectRefused: Glance has its images elsewhere, or Ceph does not
+        answer
     """
     try:
         # Nova cannot ask Glance for its pool, and takes that of the image
@@ -87,7 +84,7 @@ def route(snapshot: rbd.Snapshot, context: Any, base_image: str,
         pool = snapshot.backend._get_parent_pool(context, base_image,
                                                  snapshot.fsid)
     except Exception as ex:
-        raise Refused(str(ex) or repr(ex)) from ex
+        raise exception.DirectRefused(str(ex) or repr(ex)) from ex
     return Route(snapshot, base_image,
                  rbd.url(snapshot.fsid, pool, image_id, 'snap'))
 
@@ -130,7 +127,7 @@ def copy(way: Route, context: Any, image_id: str, guest: snap_guest.Guest,
     """Have Ceph copy the disk. Within :func:`removed_on_error`.
 
     :param runs: whether the guest is up, or its disk at rest
-    :raises Refused: Ceph does not; what it did is still to be removed
+    :raises DirectRefused: Ceph does not; what it did is still to be removed
     :raises QuiesceFailed: the image requires it and the guest cannot
     """
     backend = way.snapshot.backend
@@ -144,7 +141,7 @@ def copy(way: Route, context: Any, image_id: str, guest: snap_guest.Guest,
     except _FINAL:
         raise
     except Exception as ex:
-        raise Refused(str(ex) or repr(ex)) from ex
+        raise exception.DirectRefused(str(ex) or repr(ex)) from ex
     finally:
         backend.driver = plain
     consistency = (freezing.consistency if runs

@@ -16,7 +16,7 @@ import dataclasses
 import datetime
 import enum
 
-from nova_snapdriver.capture import ahead as snap_ahead
+from nova_snapdriver.capture import readahead
 
 
 class Consistency(enum.StrEnum):
@@ -39,7 +39,7 @@ class Export:
 
     socket: str
     name: str
-    ahead: snap_ahead.Ahead | None = None
+    ahead: readahead.ReadAhead | None = None
 
     @property
     def ended_early(self) -> bool:

@@ -100,3 +100,52 @@ class Job(abc.ABC):
     @abc.abstractmethod
     def _endless(self) -> str:
         """What to tell the operator of a job that does not end."""
+
+
+class BackupJob(Job):
+    """The backup job with a socket of ours.
+
+    :param not_undone: called when the job could not be ended
+    """
+
+    def __init__(self, guest: snap_guest.Guest, socket: str,
+                 not_undone: Callable[[], None] = lambda: None) -> None:
+        super().__init__(guest, not_undone)
+        self._socket = socket
+
+    def runs(self) -> bool:
+        return self._guest.backup_socket() == self._socket
+
+    def _abort(self) -> None:
+        self._guest.abort_job()
+
+    def _endless(self) -> str:
+        return ('the backup job of domain %s does not end; run '
+                '"virsh domjobabort %s" on its host' %
+                (self._guest.name, self._guest.name))
+
+
+class BlockCopy(Job):
+    """The block job that copies a disk to a file of ours.
+
+    :param overlay: path of the file
+    :param not_undone: called when the job could not be ended
+    """
+
+    def __init__(self, guest: snap_guest.Guest, overlay: str,
+                 not_undone: Callable[[], None] = lambda: None) -> None:
+        super().__init__(guest, not_undone)
+        self._overlay = overlay
+
+    def runs(self) -> bool:
+        return self._guest.copied_disk(self._overlay) is not None
+
+    def _abort(self) -> None:
+        target = self._guest.copied_disk(self._overlay)
+        if target is not None:
+            self._guest.end_copy(target)
+
+    def _endless(self) -> str:
+        return ('the block job of domain %s that copies to %s does not end; '
+                'run "virsh blockjob %s DISK --abort" on its host' %
+                (self._guest.name, self._overlay, self._guest.name))

@@ -17,7 +17,6 @@ of what the guest overwrites in a scratch file. Source: libvirt's "Backup XML
 format" and virDomainBackupBegin.
 """
 
-from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import datetime
@@ -27,39 +26,15 @@ from lxml import etree
 import nova.privsep.path
 from oslo_utils import timeutils
 
-from nova_snapdriver.capture import ahead as snap_ahead
 from nova_snapdriver.capture import export
 from nova_snapdriver.capture import job
 from nova_snapdriver.capture import quiesce
+from nova_snapdriver.capture import readahead
+from nova_snapdriver.capture import request as capture_request
 from nova_snapdriver.capture import scratch
-from nova_snapdriver.capture import subject as snap_subject
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import exception
 from nova_snapdriver import faultpoint
-from nova_snapdriver import guest as snap_guest
-
-
-class BackupJob(job.Job):
-    """The backup job with a socket of ours.
-
-    :param not_undone: called when the job could not be ended
-    """
-
-    def __init__(self, guest: snap_guest.Guest, socket: str,
-                 not_undone: Callable[[], None] = lambda: None) -> None:
-        super().__init__(guest, not_undone)
-        self._socket = socket
-
-    def runs(self) -> bool:
-        return self._guest.backup_socket() == self._socket
-
-    def _abort(self) -> None:
-        self._guest.abort_job()
-
-    def _endless(self) -> str:
-        return ('the backup job of domain %s does not end; run '
-                '"virsh domjobabort %s" on its host' %
-                (self._guest.name, self._guest.name))
 
 
 def backup_xml(target: str, place: workspace.Workspace) -> str:
@@ -79,7 +54,7 @@ def backup_xml(target: str, place: workspace.Workspace) -> str:
 
 
 @contextlib.contextmanager
-def capture(subject: snap_subject.Subject) -> Iterator[export.Capture]:
+def capture(request: capture_request.Request) -> Iterator[export.Capture]:
     """Capture the disk of a domain that runs or is paused.
 
     On every way out the guest is thawed, the job ended and the workspace
@@ -90,35 +65,37 @@ def capture(subject: snap_subject.Subject) -> Iterator[export.Capture]:
     :raises DirectoryUnusable: the workspace cannot be made
     :raises ScratchExhausted: the guest overwrites more than there is room for
     """
-    guest, place = subject.guest, subject.place
+    guest, place = request.guest, request.place
     # Libvirt waits for another job for half a minute before it refuses ours:
     # not while the guest is frozen.
     job.refuse_others(guest)
     owner = guest.qemu_owner()
     uid = None if owner is None else owner[0]
-    backup = BackupJob(guest, place.socket, subject.not_undone)
-    with workspace.private(place, uid), _may_end(subject) as ahead:
-        scratch.check(place, subject.limits)
-        with (scratch.guarded(guest, place, subject.limits, backup.end, ahead),
+    backup = job.BackupJob(guest, place.socket, request.not_undone)
+    with workspace.private(place, uid), _may_end(request) as ahead:
+        scratch.check(place, request.limits)
+        with (scratch.guarded(guest, place, request.limits, backup.end, ahead),
               backup):
-            yield _begin(subject, owner, ahead)
+            yield _begin(request, owner, ahead)
 
 
-def _may_end(subject: snap_subject.Subject
-             ) -> contextlib.AbstractContextManager[snap_ahead.Ahead | None]:
+_MayEnd = contextlib.AbstractContextManager[readahead.ReadAhead | None]
+
+
+def _may_end(request: capture_request.Request) -> _MayEnd:
     """What lets the job end before the upload does; none if it must not."""
-    if subject.spool is None:
+    if request.spool is None:
         return contextlib.nullcontext()
-    return snap_ahead.Ahead(subject.spool)
+    return readahead.ReadAhead(request.spool)
 
 
-def _begin(subject: snap_subject.Subject, owner: tuple[int, int] | None,
-           ahead: snap_ahead.Ahead | None) -> export.Capture:
-    target, place = subject.disk.target, subject.place
+def _begin(request: capture_request.Request, owner: tuple[int, int] | None,
+           ahead: readahead.ReadAhead | None) -> export.Capture:
+    target, place = request.disk.target, request.place
     watch = timeutils.StopWatch().start()
-    with quiesce.frozen(subject.guest, subject.settings) as consistency:
+    with quiesce.frozen(request.guest, request.settings) as consistency:
         try:
-            subject.guest.begin_backup(backup_xml(target, place))
+            request.guest.begin_backup(backup_xml(target, place))
         except exception.CaptureFailed as ex:
             raise _explained(ex, place, owner) from ex
         faultpoint.reach('live.begun')

@@ -22,7 +22,6 @@ demands an undefined one only for jobs that are to survive it.
 """
 
 import collections
-from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import datetime
@@ -37,9 +36,9 @@ from oslo_utils import timeutils
 from nova_snapdriver.capture import export
 from nova_snapdriver.capture import job
 from nova_snapdriver.capture import quiesce
+from nova_snapdriver.capture import request as capture_request
 from nova_snapdriver.capture import scratch
 from nova_snapdriver.capture import server
-from nova_snapdriver.capture import subject as snap_subject
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import child
 from nova_snapdriver import exception
@@ -64,34 +63,8 @@ _LAST_EVENT_SECONDS = 30
 _Events = collections.deque[snap_guest.BlockJobEvent]
 
 
-class BlockCopy(job.Job):
-    """The block job that copies a disk to a file of ours.
-
-    :param overlay: path of the file
-    :param not_undone: called when the job could not be ended
-    """
-
-    def __init__(self, guest: snap_guest.Guest, overlay: str,
-                 not_undone: Callable[[], None] = lambda: None) -> None:
-        super().__init__(guest, not_undone)
-        self._overlay = overlay
-
-    def runs(self) -> bool:
-        return self._guest.copied_disk(self._overlay) is not None
-
-    def _abort(self) -> None:
-        target = self._guest.copied_disk(self._overlay)
-        if target is not None:
-            self._guest.end_copy(target)
-
-    def _endless(self) -> str:
-        return ('the block job of domain %s that copies to %s does not end; '
-                'run "virsh blockjob %s DISK --abort" on its host' %
-                (self._guest.name, self._overlay, self._guest.name))
-
-
 @contextlib.contextmanager
-def capture(subject: snap_subject.Subject) -> Iterator[export.Capture]:
+def capture(request: capture_request.Request) -> Iterator[export.Capture]:
     """Capture the disk of a domain that runs or is paused, by a copy.
 
     On every way out the guest is thawed, the job ended and the workspace
@@ -102,17 +75,17 @@ def capture(subject: snap_subject.Subject) -> Iterator[export.Capture]:
     :raises DirectoryUnusable: the workspace cannot be made
     :raises ScratchExhausted: there is no room for a copy
     """
-    place, target = subject.place, subject.disk.target
-    _refuse_other_jobs(subject.guest, target)
-    owner = subject.guest.qemu_owner()
+    place, target = request.place, request.disk.target
+    _refuse_other_jobs(request.guest, target)
+    owner = request.guest.qemu_owner()
     with workspace.private(place, None if owner is None else owner[0]):
-        _make_overlay(subject, owner)
+        _make_overlay(request, owner)
         faultpoint.reach('mirror.overlay-made')
-        consistency, captured_at, seconds = _copy(subject)
+        consistency, captured_at, seconds = _copy(request)
         # Libvirt has given it to whom it thinks it belonged.
         nova.privsep.path.chown(place.overlay, uid=os.geteuid())
         chain = (imagebackend.Source('file', 'qcow2', place.overlay),
-                 *subject.disk.backing)
+                 *request.disk.backing)
         with server.serve(place, chain, target) as exported:
             yield export.Capture(exported, consistency, captured_at, seconds)
 
@@ -128,18 +101,18 @@ def _refuse_other_jobs(guest: snap_guest.Guest, target: str) -> None:
 # The overlay
 
 
-def _make_overlay(subject: snap_subject.Subject,
+def _make_overlay(request: capture_request.Request,
                   owner: tuple[int, int] | None) -> None:
-    size = subject.guest.disk_size(subject.disk.target)
+    size = request.guest.disk_size(request.disk.target)
     # An allocation can be larger than the disk: internal snapshots.
-    scratch.require(subject.place, subject.limits,
+    scratch.require(request.place, request.limits,
                     min(size.capacity, size.allocation))
     backing: tuple[str, ...] = ()
-    if subject.disk.backing:
-        below = subject.disk.backing[0]
+    if request.disk.backing:
+        below = request.disk.backing[0]
         # "-u": it is QEMU that opens the backing file, and not this program.
         backing = ('-u', '-b', str(below.path), '-F', below.format)
-    overlay = subject.place.overlay
+    overlay = request.place.overlay
     child.output('qemu-img', 'create', '-f', 'qcow2', *backing, overlay,
                  str(size.capacity))
     os.chmod(overlay, 0o600)
@@ -168,18 +141,18 @@ def copy_xml(overlay: str, backing: tuple[imagebackend.Source, ...]) -> str:
 # The copy
 
 
-def _copy(subject: snap_subject.Subject,
+def _copy(request: capture_request.Request,
           ) -> tuple[export.Consistency, datetime.datetime, float]:
-    guest, target, place = subject.guest, subject.disk.target, subject.place
+    guest, target, place = request.guest, request.disk.target, request.place
     # Listening begins before the job does, and ends after it.
     with (guest.block_job_events(target) as events,
-          BlockCopy(guest, place.overlay, subject.not_undone)):
-        guest.begin_copy(target, copy_xml(place.overlay, subject.disk.backing))
+          job.BlockCopy(guest, place.overlay, request.not_undone)):
+        guest.begin_copy(target, copy_xml(place.overlay, request.disk.backing))
         faultpoint.reach('mirror.begun')
-        _wait_until_in_step(subject, events)
+        _wait_until_in_step(request, events)
         faultpoint.reach('mirror.in-step')
         watch = timeutils.StopWatch().start()
-        with quiesce.frozen(guest, subject.settings) as consistency:
+        with quiesce.frozen(guest, request.settings) as consistency:
             # Whoever ended it before us, the overlay would be too old.
             _require_in_step(target, events)
             guest.end_copy(target)
@@ -190,17 +163,17 @@ def _copy(subject: snap_subject.Subject,
     return consistency, captured_at, seconds
 
 
-def _wait_until_in_step(subject: snap_subject.Subject,
+def _wait_until_in_step(request: capture_request.Request,
                         events: _Events) -> None:
     """:raises CaptureFailed: the job ended, failed, or does not get there"""
-    guest, target = subject.guest, subject.disk.target
+    guest, target = request.guest, request.disk.target
     ask = timeutils.StopWatch(_INFO_SECONDS).start()
     progress = _Progress(guest, target)
     while not events:
         if ask.expired():
             progress.check(events)
             # If it has failed by now, there is no job to be ended any more.
-            if guest.copy_in_step(subject.place.overlay):
+            if guest.copy_in_step(request.place.overlay):
                 events.append(snap_guest.BlockJobEvent.READY)
             ask.restart()
         time.sleep(_EVENT_POLL_SECONDS)

@@ -46,7 +46,7 @@ def command(socket: str, description: str, name: str) -> list[str]:
     """The command line of a server that dies with its parent.
 
     :param description: of the disk, in JSON, as
-        :func:`nova_snapdriver.capture.nodes.description` makes it: with a
+        :func:`nova_snapdriver.capture.blockdev.description` makes it: with a
         driver at every level, so that no format is guessed
     """
     return ['prlimit', *_LIMITS, 'setpriv', '--pdeathsig', 'TERM',

@@ -29,7 +29,7 @@ from typing import Any
 from oslo_log import log as logging
 from oslo_utils import units
 
-from nova_snapdriver.capture import ahead as snap_ahead
+from nova_snapdriver.capture import readahead
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import exception
 from nova_snapdriver import guest as snap_guest
@@ -117,7 +117,7 @@ class Guard:
 
     def __init__(self, guest: snap_guest.Guest, place: workspace.Workspace,
                  limits: Limits, end_job: Callable[[], None],
-                 ahead: snap_ahead.Ahead | None = None) -> None:
+                 ahead: readahead.ReadAhead | None = None) -> None:
         self._guest = guest
         self._place = place
         self._limits = limits
@@ -163,7 +163,7 @@ class Guard:
                     ' %d MiB' % (self._limits.limit // units.Mi))
         return _too_little_room(self._place.path, self._limits)
 
-    def _hurry(self, ahead: snap_ahead.Ahead) -> bool:
+    def _hurry(self, ahead: readahead.ReadAhead) -> bool:
         """End the job early if the guest needs it; whether that was done."""
         if not ahead.ordered:
             used = _allocated(self._place.path)
@@ -204,7 +204,7 @@ class Guard:
 @contextlib.contextmanager
 def guarded(guest: snap_guest.Guest, place: workspace.Workspace,
             limits: Limits, end_job: Callable[[], None],
-            ahead: snap_ahead.Ahead | None = None) -> Iterator[None]:
+            ahead: readahead.ReadAhead | None = None) -> Iterator[None]:
     """Guard a capture; to be left when its job has ended.
 
     :raises ScratchExhausted: instead of whatever failed because of it

@@ -27,13 +27,13 @@ import os
 import nova.privsep.path
 from oslo_log import log as logging
 
+from nova_snapdriver.capture import blockdev
 from nova_snapdriver.capture import export
-from nova_snapdriver.capture import nodes
+from nova_snapdriver.capture import privsep
 from nova_snapdriver.capture import qemunbd
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import faultpoint
 from nova_snapdriver import imagebackend
-from nova_snapdriver import privsep
 
 LOG = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def serve(place: workspace.Workspace, chain: Sequence[imagebackend.Source],
 @contextlib.contextmanager
 def _served(socket: str, chain: Sequence[imagebackend.Source],
             name: str) -> Iterator[None]:
-    server = qemunbd.Server(socket, nodes.description(chain), name)
+    server = qemunbd.Server(socket, blockdev.description(chain), name)
     try:
         yield
     finally:

@@ -26,8 +26,7 @@ from nova.virt.libvirt import driver
 from nova.virt.libvirt import guest as nova_guest
 
 from nova_snapdriver.cmd import conffiles
-from nova_snapdriver import image
-from nova_snapdriver import recovery
+from nova_snapdriver.recovery import undo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,9 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     entries = conffiles.load(args)
-    outcomes = recovery.Recovery(
-        _Host(), image.delete_unfinished,
-        conffiles.CONF.snapdriver.agent_timeout, args.dry_run).run(entries)
+    outcomes = undo.Recovery(
+        _Host(), conffiles.CONF.snapdriver.agent_timeout,
+        args.dry_run).run(entries)
     for outcome in outcomes:
         _print(outcome, 'to do' if args.dry_run else 'done')
     if not outcomes:
@@ -71,7 +70,7 @@ class _Host:
                 instance_id=instance.uuid) from ex
 
 
-def _print(outcome: recovery.Outcome, verb: str) -> None:
+def _print(outcome: undo.Outcome, verb: str) -> None:
     print('image %s of instance %s' % (outcome.entry.image,
                                        outcome.entry.instance))
     for done in outcome.done:

@@ -28,34 +28,26 @@ With ``--captured`` it says when the export is not needed any more.
 import argparse
 from collections.abc import Callable
 import contextlib
-import dataclasses
 import json
 import os
 import resource
 import sys
 import threading
 import time
-from typing import Protocol
 
 from nova_snapdriver.stream import codec
 from nova_snapdriver.stream import compressed
 from nova_snapdriver.stream import extents
+from nova_snapdriver.stream import image as stream_image
 from nova_snapdriver.stream import keep as stream_keep
-from nova_snapdriver.stream import layout
 from nova_snapdriver.stream import nbd
 from nova_snapdriver.stream import pipeline
 from nova_snapdriver.stream import qcow2
 from nova_snapdriver.stream import qcow2_compressed
-from nova_snapdriver.stream import raw
-from nova_snapdriver.stream import spool
+from nova_snapdriver.stream import readahead
 from nova_snapdriver.stream import survey
 from nova_snapdriver.stream import throttle
 from oslo_utils import units
-
-LAYOUTS: dict[str, type[layout.Layout]] = {
-    'qcow2': qcow2.Qcow2Layout,
-    'raw': raw.RawLayout,
-}
 
 # Of address space, most of which is libraries and the stacks of threads; what
 # is resident stays under 128 MiB.
@@ -78,31 +70,6 @@ def _limit_self() -> None:
         resource.setrlimit(what, (limit, limit))
 
 
-class Image(Protocol):
-    """What is sent."""
-
-    @property
-    def length(self) -> int:
-        """The length of the whole image in bytes."""
-
-    def write(self, source: pipeline.Source, writer: pipeline.Writer) -> None:
-        """Send the image from its first byte to its last."""
-
-
-@dataclasses.dataclass(frozen=True)
-class PlainImage:
-    """An image with the disk's bytes as they are."""
-
-    layout: layout.Layout
-
-    @property
-    def length(self) -> int:
-        return self.layout.length
-
-    def write(self, source: pipeline.Source, writer: pipeline.Writer) -> None:
-        pipeline.Reader(source, writer).run(self.layout.segments())
-
-
 def _say(event: str, **values: object) -> None:
     print(json.dumps({'event': event, **values}), file=sys.stderr, flush=True)
 
@@ -112,7 +79,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--socket', required=True,
                         help='unix socket of the NBD server')
     parser.add_argument('--export', default='', help='name of the export')
-    parser.add_argument('--format', choices=sorted(LAYOUTS), required=True,
+    parser.add_argument('--format', required=True,
+                        choices=sorted(stream_image.LAYOUTS),
                         help='format of the image')
     parser.add_argument('--hash', default='sha512', dest='algorithm',
                         help='hash of the image, as hashlib names it, or '
@@ -170,16 +138,16 @@ def _is_surveyed(arguments: argparse.Namespace,
         arguments.detect_zeroes and clusters.count() == clusters.clusters)
 
 
-def _outlet(arguments: argparse.Namespace) -> spool.Outlet | None:
+def _outlet(arguments: argparse.Namespace) -> readahead.Outlet | None:
     if arguments.spool is None:
         return None
-    return spool.Outlet(sys.stdout.fileno(), sys.stdin.fileno(),
-                        arguments.spool, arguments.spool_limit,
-                        arguments.spool_reserve)
+    return readahead.Outlet(sys.stdout.fileno(), sys.stdin.fileno(),
+                            arguments.spool, arguments.spool_limit,
+                            arguments.spool_reserve)
 
 
 def _source(arguments: argparse.Namespace, export: nbd.Client,
-            outlet: spool.Outlet | None) -> pipeline.Source:
+            outlet: readahead.Outlet | None) -> pipeline.Source:
     source: pipeline.Source = export
     if outlet is not None:
         source = throttle.Shallow(source, lambda: outlet.ahead)
@@ -196,19 +164,20 @@ def _tell_captured(arguments: argparse.Namespace) -> None:
 
 def _image(arguments: argparse.Namespace, export: nbd.Client,
            source: pipeline.Source, keep: stream_keep.Keep,
-           check: Callable[[], None]) -> Image:
+           check: Callable[[], None]) -> stream_image.Image:
     """Lay out the image, after a survey if it takes one."""
     clusters = extents.ClusterMap(export.size)
     for offset, length in export.data_extents():
         clusters.mark(offset, length)
     if not _is_surveyed(arguments, clusters):
-        return PlainImage(LAYOUTS[arguments.format](clusters))
+        return stream_image.PlainImage(
+            stream_image.LAYOUTS[arguments.format](clusters))
     settings = survey.Settings(
         arguments.compression,
         arguments.threads or len(os.sched_getaffinity(0)))
     found = survey.survey(source, clusters, settings, keep, check, _progress())
     if settings.codec is None:
-        return PlainImage(qcow2.Qcow2Layout(clusters))
+        return stream_image.PlainImage(qcow2.Qcow2Layout(clusters))
     return compressed.CompressedImage(
         found, settings, keep,
         qcow2_compressed.CompressedLayout(found, settings.codec))

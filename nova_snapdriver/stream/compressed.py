@@ -15,7 +15,7 @@
 import dataclasses
 
 from nova_snapdriver.stream import codec as stream_codec
-from nova_snapdriver.stream import compress
+from nova_snapdriver.stream import compressor
 from nova_snapdriver.stream import keep as stream_keep
 from nova_snapdriver.stream import nbd
 from nova_snapdriver.stream import pipeline
@@ -64,22 +64,23 @@ class CompressedImage:
         codec = self.settings.codec
         assert codec is not None
 
-        def give(block: pipeline.Block, packed: list[compress.Packed]) -> None:
-            for cluster, content in zip(compress.clusters(block.content),
+        def give(block: pipeline.Block,
+                 packed: list[compressor.Packed]) -> None:
+            for cluster, content in zip(compressor.clusters(block.content),
                                         packed, strict=True):
                 filler.add(memoryview(_fitted(
                     codec, block.offset, cluster, content, next(sizes))))
 
-        with compress.Compressor(codec, self.settings.threads,
-                                 give, writer.check) as compressor:
-            pipeline.Reader(source, compressor).run(
+        with compressor.Compressor(codec, self.settings.threads,
+                                   give, writer.check) as packing:
+            pipeline.Reader(source, packing).run(
                 self.layout.rest(self.keep.clusters))
 
 
 def _fitted(codec: str, offset: int, cluster: memoryview,
-            content: compress.Packed, length: int) -> bytes:
+            content: compressor.Packed, length: int) -> bytes:
     """:raises ExportError: a cluster is not the one that the survey had"""
-    if content is not compress.ZEROS:
+    if content is not compressor.ZEROS:
         found = stream_codec.fitted(codec, cluster, content, length)
         if found is not None:
             return found

@@ -23,7 +23,7 @@ import tempfile
 import types
 from typing import Self
 
-from nova_snapdriver.stream import steady
+from nova_snapdriver.stream import writeback
 from oslo_utils import units
 
 _IN_MEMORY = 32 * units.Mi
@@ -43,7 +43,7 @@ class Keep:
         self._limit = limit
         self._memory = bytearray()
         self._file: int | None = None
-        self._steady: steady.Steady | None = None
+        self._writeback: writeback.Writeback | None = None
         self._full = False
         self.clusters = 0
         self.length = 0
@@ -54,8 +54,8 @@ class Keep:
     def __exit__(self, exc_type: type[BaseException] | None,
                  exc: BaseException | None,
                  traceback: types.TracebackType | None) -> None:
-        if self._steady is not None:
-            self._steady.close()
+        if self._writeback is not None:
+            self._writeback.close()
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -83,9 +83,9 @@ class Keep:
             count = os.write(self._file, content)
         except OSError:
             return False                # no room, or not allowed to
-        if self._steady is None:
-            self._steady = steady.Steady(self._file)
-        self._steady.wrote(self.length - len(self._memory), count)
+        if self._writeback is None:
+            self._writeback = writeback.Writeback(self._file)
+        self._writeback.wrote(self.length - len(self._memory), count)
         # A short write ends what is kept, and the rest is not read.
         return count == len(content)
 
@@ -107,8 +107,8 @@ class Keep:
 
         :raises OSError: it cannot be read any more
         """
-        if self._steady is not None:
-            self._steady.check()
+        if self._writeback is not None:
+            self._writeback.check()
         memory = memoryview(self._memory)
         for at in range(0, len(memory), _CHUNK):
             yield memory[at:at + _CHUNK]
@@ -121,6 +121,6 @@ class Keep:
                 raise OSError('the kept clusters end at %d of %d bytes' %
                               (at, end))
             count = min(count, end - at)
-            steady.free(self._file, at, count)
+            writeback.free(self._file, at, count)
             yield buffer[:count]
             at += count

@@ -27,7 +27,7 @@ from typing import Self
 
 from nova_snapdriver.stream import layout
 from nova_snapdriver.stream import nbd
-from nova_snapdriver.stream import spool
+from nova_snapdriver.stream import readahead
 from oslo_utils import units
 
 # Measured: 256 KiB to 1 MiB a request and 8 to 16 of them in flight beat both
@@ -36,7 +36,7 @@ from oslo_utils import units
 REQUEST_SIZE = 512 * units.Ki
 BUFFERS = 16
 
-_ZEROS = spool.ZEROS
+_ZEROS = readahead.ZEROS
 
 
 class Source(Protocol):
@@ -120,7 +120,7 @@ class Writer:
     """
 
     def __init__(self, pipe: int, algorithm: str | None,
-                 outlet: spool.Outlet | None = None) -> None:
+                 outlet: readahead.Outlet | None = None) -> None:
         self._outlet = outlet
         self._pipe = pipe
         self._hash = hashlib.new(algorithm) if algorithm else _NoHash()
@@ -171,7 +171,7 @@ class Writer:
         if self._outlet is not None and self.error is None:
             self._close(self._outlet)
 
-    def _close(self, outlet: spool.Outlet) -> None:
+    def _close(self, outlet: readahead.Outlet) -> None:
         try:
             outlet.close()
         except OSError as ex:

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 import dataclasses
 import itertools
 
-from nova_snapdriver.stream import compress
+from nova_snapdriver.stream import compressor
 from nova_snapdriver.stream import extents
 from nova_snapdriver.stream import keep as stream_keep
 from nova_snapdriver.stream import layout
@@ -84,10 +84,10 @@ class _Survey:
         self.sizes = array.array('H')
 
     def give(self, block: pipeline.Block,
-             packed: list[compress.Packed]) -> None:
+             packed: list[compressor.Packed]) -> None:
         first = block.offset // extents.CLUSTER_SIZE
         for cluster, content in enumerate(packed, first):
-            if content is compress.ZEROS:
+            if content is compressor.ZEROS:
                 self._clusters.clear(cluster)
                 continue
             self.sizes.append(len(content))
@@ -110,9 +110,9 @@ def survey(source: pipeline.Source, clusters: extents.ClusterMap,
     :raises ExportError: the source failed
     """
     notes = _Survey(clusters, keep, progress)
-    with compress.Compressor(settings.codec, settings.threads, notes.give,
-                             check) as compressor:
-        pipeline.Reader(source, compressor).run(_reads(clusters))
+    with compressor.Compressor(settings.codec, settings.threads, notes.give,
+                               check) as packing:
+        pipeline.Reader(source, packing).run(_reads(clusters))
     return Found(clusters, notes.sizes)
 
 

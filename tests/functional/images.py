@@ -14,22 +14,22 @@
 
 import os
 
-from nova_snapdriver.stream import process
+from nova_snapdriver.transfer import process
 from tests.functional import domains
 
 KIB = 1024
 
 
-def request(source, image_format='qcow2', **packing):
+def request(source, image_format='qcow2', **compression):
     return process.Request(source, image_format, 'sha256',
-                           process.Packing(**packing))
+                           process.Compression(**compression))
 
 
-def stream(source, image, image_format, **packing):
+def stream(source, image, image_format, **compression):
     """Stream into a file, as the process itself would be called."""
     with open(image, 'wb') as out:
         with process.StreamProcess(
-                request(source, image_format, **packing)) as running:
+                request(source, image_format, **compression)) as running:
             for chunk in running.chunks():
                 out.write(chunk)
     assert os.path.getsize(image) == running.length
@@ -54,12 +54,12 @@ def make_disk(path, size, writes):
             disk.write(bytes([byte]) * min(length, size - offset))
 
 
-def peak_memory(source, image, **packing):
+def peak_memory(source, image, **compression):
     """Stream into a file; bytes resident at the most, by the kernel's count.
 
     Of the process's own life: ru_maxrss would count its parent's too.
     """
-    with process.StreamProcess(request(source, **packing)) as running:
+    with process.StreamProcess(request(source, **compression)) as running:
         status = '/proc/%d/status' % running._process.pid
         peak = 0
         for chunk in running.chunks():

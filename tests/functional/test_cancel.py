@@ -126,7 +126,7 @@ def test_nobody_asks_for_an_end(snap_driver, glance, guest, area):
     """A look that gets no answer is no cause."""
     glance.faults = ['stall']
     broken = mock.Mock(side_effect=ZeroDivisionError)
-    with mock.patch('nova_snapdriver.image.Image.deleted', broken), \
+    with mock.patch('nova_snapdriver.transfer.image.Image.deleted', broken), \
             mock.patch('nova_snapdriver.guest.Guest.defined', broken):
         taking = Taking(test_driver.Snapshot(snap_driver, guest), glance)
         time.sleep(5)

@@ -29,7 +29,7 @@ BACKING_FORMAT = bytes.fromhex('e2792aca')
 def captured_image(guest, area):
     wrapped = guest.wrapped()
     disk = imagebackend.root_disk(wrapped.live_xml())
-    with cold.capture(test_live.subject(
+    with cold.capture(test_live.request_of(
             wrapped, disk, test_live.place(area))) as captured:
         assert captured.consistency is export.Consistency.OFFLINE
         test_server.read(captured.export, 'qcow2', area / 'image')

@@ -23,8 +23,8 @@ from oslo_utils.imageutils import format_inspector
 import pytest
 
 from nova_snapdriver import exception
-from nova_snapdriver.stream import body
-from nova_snapdriver.stream import process
+from nova_snapdriver.transfer import body
+from nova_snapdriver.transfer import process
 from tests.functional import domains
 from tests.functional import images
 from tests.functional import nbd_servers
@@ -75,14 +75,15 @@ def assert_good(image, disk, codec):
     assert found.virtual_size == -(-os.path.getsize(disk) // 512) * 512
 
 
-def check(size, parts, **packing):
+def check(size, parts, **compression):
     with tempfile.TemporaryDirectory() as area:
         disk, image = area + '/disk', area + '/image'
         make_disk(disk, size, parts)
         with nbd_servers.qemu_nbd(disk, 'raw') as source:
-            images.stream(source, image, 'qcow2', directory=area, **packing)
+            images.stream(source, image, 'qcow2', directory=area,
+                          **compression)
         assert sorted(os.listdir(area)) == ['disk', 'image']
-        assert_good(image, disk, packing.get('codec'))
+        assert_good(image, disk, compression.get('codec'))
 
 
 KINDS = strategies.sampled_from(('noise', 'half', 'text', 'zeros', 'hole'))

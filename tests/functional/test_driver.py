@@ -243,8 +243,8 @@ def test_glance_is_not_there(snap_driver, glance, guest, conf, area):
 
     with mock.patch.object(driver.snap_image.Image, 'describe',
                            describe_and_vanish), mock.patch('time.sleep'), \
-            mock.patch('nova_snapdriver.image._SETTLE_SECONDS', 1), \
-            mock.patch.object(driver.later.Later, 'begin') as begin:
+            mock.patch('nova_snapdriver.transfer.image._SETTLE_SECONDS', 1), \
+            mock.patch.object(driver.later.Retry, 'begin') as begin:
         with pytest.raises(exception.UploadFailed):
             Snapshot(snap_driver, guest).take()
     # It could not be deleted either: that is left to a recovery.

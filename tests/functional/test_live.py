@@ -18,11 +18,11 @@ import pytest
 from nova_snapdriver.capture import export
 from nova_snapdriver.capture import live
 from nova_snapdriver.capture import quiesce
-from nova_snapdriver.capture import subject as snap_subject
+from nova_snapdriver.capture import request as capture_request
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import exception
 from nova_snapdriver import imagebackend
-from nova_snapdriver.stream import process
+from nova_snapdriver.transfer import process
 from tests.functional import domains
 
 IMAGE_ID = '6ed4ff3f-7c4b-4a6f-9b5c-0d1b7e1e7e11'
@@ -33,8 +33,8 @@ PATTERN = ((1, 0, 65536), (2, 1048576, 4096), (3, 5242880, 199680),
            (4, ODD_SIZE - 512, 512))
 
 
-def subject(guest, disk, place):
-    return snap_subject.Subject(guest, disk, quiesce.Settings(
+def request_of(guest, disk, place):
+    return capture_request.Request(guest, disk, quiesce.Settings(
         agent_timeout=5, has_agent=False, require_quiesce=False), place,
         not_undone)
 
@@ -96,7 +96,7 @@ def test_image_is_the_disk_at_the_captured_instant(
     disk = imagebackend.root_disk(wrapped.live_xml())
     image = area / 'image'
 
-    with live.capture(subject(wrapped, disk, place(area))) as captured:
+    with live.capture(request_of(wrapped, disk, place(area))) as captured:
         assert guest.domain.isPersistent()
         guest.write(9, 0, 131072)
         request = process.Request(captured.export, image_format, 'sha512')
@@ -122,7 +122,7 @@ def test_paused_guest_stays_paused(area, start_domain):
     guest.domain.suspend()
     wrapped = guest.wrapped()
     disk = imagebackend.root_disk(wrapped.live_xml())
-    with live.capture(subject(wrapped, disk, place(area))):
+    with live.capture(request_of(wrapped, disk, place(area))):
         pass
     guest.assert_untouched(libvirt.VIR_DOMAIN_PAUSED)
 
@@ -141,7 +141,7 @@ def test_only_the_root_disk_is_captured(area, start_domain):
     guest = start_domain(make_raw(area, None), make_qcow2(area, None))
     wrapped = guest.wrapped()
     disk = imagebackend.root_disk(wrapped.live_xml())
-    with live.capture(subject(wrapped, disk, place(area))):
+    with live.capture(request_of(wrapped, disk, place(area))):
         xml = imagebackend.parse(guest.domain.backupGetXMLDesc(0))
         assert [(found.get('name'), found.get('backup'))
                 for found in xml.iterfind('disks/disk')] == [
@@ -154,7 +154,7 @@ def test_error_while_the_image_is_read_leaves_nothing(area, start_domain):
     wrapped = guest.wrapped()
     disk = imagebackend.root_disk(wrapped.live_xml())
     with pytest.raises(ZeroDivisionError):
-        with live.capture(subject(wrapped, disk, place(area))):
+        with live.capture(request_of(wrapped, disk, place(area))):
             raise ZeroDivisionError
     guest.assert_untouched()
     assert sorted(area.glob('snapdriver-*')) == []
@@ -168,7 +168,7 @@ def test_job_of_somebody_else_is_left_alone(area, start_domain):
     wrapped = guest.wrapped()
     disk = imagebackend.root_disk(wrapped.live_xml())
     with pytest.raises(exception.CaptureFailed, match='another job'):
-        with live.capture(subject(wrapped, disk, place(area))):
+        with live.capture(request_of(wrapped, disk, place(area))):
             pass
     assert guest.has_job()
     assert sorted(area.glob('snapdriver-*')) == []
@@ -180,7 +180,7 @@ def test_domain_that_goes_away_is_an_error_of_the_stream(area, start_domain):
     wrapped = guest.wrapped()
     disk = imagebackend.root_disk(wrapped.live_xml())
     with pytest.raises(exception.StreamFailed):
-        with live.capture(subject(wrapped, disk, place(area))) as captured:
+        with live.capture(request_of(wrapped, disk, place(area))) as captured:
             guest.domain.destroy()
             request = process.Request(captured.export, 'raw', 'sha512')
             with process.StreamProcess(request) as stream:
@@ -196,7 +196,7 @@ def test_directory_that_qemu_cannot_enter(area, start_domain):
     closed = area / 'closed'
     closed.mkdir(mode=0o700)
     with pytest.raises(exception.DirectoryUnusable, match=str(closed)):
-        with live.capture(subject(wrapped, disk, place(closed))):
+        with live.capture(request_of(wrapped, disk, place(closed))):
             pass
     guest.assert_untouched()
     assert sorted(closed.iterdir()) == []
@@ -208,6 +208,6 @@ def test_path_too_long_for_a_socket(area, start_domain):
     disk = imagebackend.root_disk(wrapped.live_xml())
     deep = area / ('d' * 80)
     with pytest.raises(exception.DirectoryUnusable, match='107'):
-        with live.capture(subject(wrapped, disk, place(deep))):
+        with live.capture(request_of(wrapped, disk, place(deep))):
             pass
     guest.assert_untouched()

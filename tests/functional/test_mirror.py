@@ -25,7 +25,7 @@ from nova_snapdriver import exception
 from nova_snapdriver import guest as snap_guest
 from nova_snapdriver import imagebackend
 from nova_snapdriver import journal
-from nova_snapdriver.stream import process
+from nova_snapdriver.transfer import process
 from tests.functional import conftest
 from tests.functional import domains
 from tests.functional import test_live
@@ -54,7 +54,7 @@ def assert_clean(guest, area, path, state=libvirt.VIR_DOMAIN_RUNNING):
 def capture(guest, area):
     wrapped = guest.wrapped()
     disk = imagebackend.root_disk(wrapped.live_xml())
-    return mirror.capture(test_live.subject(
+    return mirror.capture(test_live.request_of(
         wrapped, disk, test_live.place(area)))
 
 
@@ -164,7 +164,7 @@ elif point == 'ended':
     mirror._wait_for_the_end = die
 with noted('mirror'):
     disk = imagebackend.root_disk(guest.live_xml())
-    with mirror.capture(subject.Subject(
+    with mirror.capture(request.Request(
             guest, disk, quiesce.Settings(5, False, False), place, die)):
         die()
 """

@@ -20,7 +20,7 @@ import time
 import pytest
 
 from nova_snapdriver import exception
-from nova_snapdriver.stream import process
+from nova_snapdriver.transfer import process
 from tests.functional import nbd_servers
 from tests.functional import test_driver
 
@@ -196,18 +196,19 @@ def test_server_that_is_stopped_after_the_end(under_pressure, snap_driver,
     test_driver.assert_clean(guest, area)
 
 
-@pytest.mark.parametrize('manners, seconds', (
-    (process.Manners(bandwidth=16 * MIB), 2), (process.Manners(nice=7), 0),
-    (process.Manners(ionice='idle'), 0),
-    (process.Manners(ionice='best-effort:6', nice=3), 0)))
-def test_manners(manners, seconds):
+@pytest.mark.parametrize('limits, seconds', (
+    (process.ProcessLimits(bandwidth=16 * MIB), 2),
+    (process.ProcessLimits(nice=7), 0)))
+def test_limits(limits, seconds):
     with nbd_servers.nbdkit('pattern', '32M') as source:
-        request = process.Request(source, 'raw', 'sha256', manners=manners)
+        request = process.Request(source, 'raw', 'sha256', limits=limits)
         began = time.monotonic()
         with process.StreamProcess(request) as running:
             assert running.length == 32 * MIB
             pid = running._process.pid
-            assert os.getpriority(os.PRIO_PROCESS, pid) == manners.nice
+            # nice(1) adds to what this process has.
+            assert os.getpriority(os.PRIO_PROCESS, pid) == min(
+                19, os.getpriority(os.PRIO_PROCESS, 0) + limits.nice)
             for _ in running.chunks():
                 pass
         assert time.monotonic() - began > 0.9 * seconds

@@ -33,7 +33,8 @@ from nova_snapdriver.capture import quiesce
 from nova_snapdriver.capture import rbd
 from nova_snapdriver import exception
 from nova_snapdriver import journal
-from nova_snapdriver import recovery
+from nova_snapdriver.recovery import images as recovery_images
+from nova_snapdriver.recovery import undo
 from tests.functional import domains
 from tests.functional import test_driver
 
@@ -296,11 +297,11 @@ def test_recovery_after_a_crash(image_there, snap_driver, glance, ceph, disk,
         ceph.rbd('snap', 'create', COPY + '@snap')
         ceph.rbd('snap', 'protect', COPY + '@snap')
 
-    undo = recovery.Recovery(snap_driver._host, lambda record: True,
-                             agent_timeout=5)
-    with mock.patch('nova_snapdriver.image.exists',
-                    return_value=image_there):
-        outcome, = undo.run(journal.Journal(str(area / 'journal')))
+    with mock.patch.multiple(
+            recovery_images, exists=mock.Mock(return_value=image_there),
+            delete_unfinished=mock.Mock(return_value=True)):
+        outcome, = undo.Recovery(snap_driver._host, agent_timeout=5).run(
+            journal.Journal(str(area / 'journal')))
     assert outcome.failed == ()
     assert ceph.rbd('snap', 'ls', disk).strip() == ''
     assert (COPY in images(ceph)) == image_there
@@ -440,9 +441,10 @@ def test_recovery_of_a_stopped_server_s_snapshot(snap_driver, glance, ceph,
         test_driver.Snapshot(snap_driver, stopped).take()
     assert len(ceph.listed('snap', 'ls', disk)) == 1
 
-    undo = recovery.Recovery(snap_driver._host, lambda record: False,
-                             agent_timeout=5)
-    outcome, = undo.run(journal.Journal(str(area / 'journal')))
+    with mock.patch.object(recovery_images, 'delete_unfinished',
+                           return_value=False):
+        outcome, = undo.Recovery(snap_driver._host, agent_timeout=5).run(
+            journal.Journal(str(area / 'journal')))
     assert outcome.failed == ()
     assert [words for words in outcome.done if words.startswith('removed rbd')]
     assert_nothing_left(ceph, disk)

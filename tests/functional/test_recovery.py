@@ -23,7 +23,8 @@ from nova.virt.libvirt import guest as nova_guest
 import pytest
 
 from nova_snapdriver import journal
-from nova_snapdriver import recovery
+from nova_snapdriver.recovery import images
+from nova_snapdriver.recovery import undo
 from tests.functional import test_live
 
 IMAGE_ID = test_live.IMAGE_ID
@@ -37,7 +38,7 @@ import nova.privsep
 from nova.virt.libvirt import guest as nova_guest
 from nova_snapdriver import guest as snap_guest
 from nova_snapdriver import imagebackend, journal
-from nova_snapdriver.capture import live, mirror, quiesce, subject, workspace
+from nova_snapdriver.capture import live, mirror, quiesce, request, workspace
 
 uuid, area, image, point = sys.argv[1:]
 nova.privsep.sys_admin_pctxt.set_client_mode(False)
@@ -66,7 +67,7 @@ with noted('live'):
     if point == 'noted':
         die()
     disk = imagebackend.root_disk(guest.live_xml())
-    with live.capture(subject.Subject(
+    with live.capture(request.Request(
             guest, disk, quiesce.Settings(5, False, False), place, die)):
         if point == 'running':
             print('captured', flush=True)
@@ -94,8 +95,9 @@ def recover(guest, entries, delete_image=None, **options):
             instance_id='gone')
     else:
         host.get_guest.return_value = nova_guest.Guest(guest.domain)
-    return recovery.Recovery(host, delete_image or mock.Mock(
-        return_value=True), 5, **options).run(entries)
+    with mock.patch.object(images, 'delete_unfinished',
+                           delete_image or mock.Mock(return_value=True)):
+        return undo.Recovery(host, 5, **options).run(entries)
 
 
 def left(area):

@@ -25,7 +25,7 @@ import pytest
 from nova_snapdriver.capture import live
 from nova_snapdriver import guest as snap_guest
 from nova_snapdriver import imagebackend
-from nova_snapdriver.stream import process
+from nova_snapdriver.transfer import process
 from tests.functional import domains
 from tests.functional import test_live
 
@@ -122,7 +122,7 @@ def wrapped(libvirtd, domain):
 def test_libvirtd_restarted_while_the_image_is_read(area, libvirtd, domain):
     guest = wrapped(libvirtd, domain)
     disk = imagebackend.root_disk(guest.live_xml())
-    with live.capture(test_live.subject(
+    with live.capture(test_live.request_of(
             guest, disk, test_live.place(area))) as captured:
         libvirtd.kill()
         request = process.Request(captured.export, 'raw', 'sha512')

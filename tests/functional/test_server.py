@@ -24,12 +24,12 @@ import libvirt
 import nova.conf
 import pytest
 
+from nova_snapdriver.capture import privsep
 from nova_snapdriver.capture import server
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import exception
 from nova_snapdriver import imagebackend
-from nova_snapdriver import privsep
-from nova_snapdriver.stream import process
+from nova_snapdriver.transfer import process
 from tests.functional import domains
 from tests.functional import test_live
 
@@ -196,8 +196,8 @@ import sys, time
 import nova.privsep
 nova.privsep.sys_admin_pctxt.set_client_mode(False)
 from nova_snapdriver.capture import server, workspace
+from nova_snapdriver.capture import privsep
 from nova_snapdriver import imagebackend
-from nova_snapdriver import privsep
 place = workspace.locate(sys.argv[1])
 with workspace.private(place, None):
     with server.serve(place, (imagebackend.Source(

@@ -20,8 +20,8 @@ from hypothesis import strategies
 import pytest
 
 from nova_snapdriver import exception
-from nova_snapdriver.stream import body
-from nova_snapdriver.stream import process
+from nova_snapdriver.transfer import body
+from nova_snapdriver.transfer import process
 from tests.functional import domains
 from tests.functional import images
 from tests.functional import nbd_servers

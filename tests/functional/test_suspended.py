@@ -76,11 +76,11 @@ class Power:
         self.attached += 1
 
 
-def subject_of(guest, power, directory):
+def request_of(guest, power, directory):
     wrapped = guest.wrapped()
     disk = imagebackend.root_disk(wrapped.live_xml())
     return dataclasses.replace(
-        test_live.subject(wrapped, disk, test_live.place(directory)),
+        test_live.request_of(wrapped, disk, test_live.place(directory)),
         power=power.power())
 
 
@@ -100,11 +100,11 @@ def test_image_is_the_disk_at_the_captured_instant(
     guest.write(8, 2 << 20, 70000)
     before = area / 'before'
     power = Power(guest)
-    subject = subject_of(guest, power, directory)
+    request = request_of(guest, power, directory)
 
     with mock.patch.object(copying, '_spooled',
                            side_effect=copying._spooled) as spool:
-        with cold.capture(subject) as captured:
+        with cold.capture(request) as captured:
             # It runs while the image is read.
             assert guest.state() == libvirt.VIR_DOMAIN_RUNNING
             assert power.notes == [True, False]
@@ -127,7 +127,7 @@ def test_image_is_the_disk_at_the_captured_instant(
 def test_paused_guest_is_paused_again(area, start_domain):
     guest = start_domain(test_live.make_qcow2(area, None))
     guest.domain.suspend()
-    with cold.capture(subject_of(guest, Power(guest), area)):
+    with cold.capture(request_of(guest, Power(guest), area)):
         assert guest.state() == libvirt.VIR_DOMAIN_PAUSED
     assert_runs(guest, area, libvirt.VIR_DOMAIN_PAUSED)
 
@@ -141,7 +141,7 @@ def test_guest_that_cannot_be_suspended_goes_on(area, start_domain):
     # Devices that it never lost cannot be given back.
     power.attach = mock.Mock(side_effect=libvirt.libvirtError('is there'))
     with pytest.raises(exception.CaptureFailed, match='a device'):
-        with cold.capture(subject_of(guest, power, area)):
+        with cold.capture(request_of(guest, power, area)):
             pass
     assert power.notes == [True, False]
     assert_runs(guest, area)
@@ -153,7 +153,7 @@ def test_copy_that_fails(area, start_domain):
     with mock.patch.object(copying.child, 'output', autospec=True,
                            side_effect=OSError('no such program')):
         with pytest.raises(exception.CaptureFailed, match='no such program'):
-            with cold.capture(subject_of(guest, power, area)):
+            with cold.capture(request_of(guest, power, area)):
                 pass
     assert_runs(guest, area)
 
@@ -167,7 +167,7 @@ def test_no_room_for_a_copy_is_seen_before_the_guest_is_touched(
                    cold.scratch.Limits(0, 1)):
         with pytest.raises(exception.ScratchExhausted):
             with cold.capture(dataclasses.replace(
-                    subject_of(guest, power, area), limits=limits)):
+                    request_of(guest, power, area), limits=limits)):
                 pass
     power.suspend.assert_not_called()
     assert_runs(guest, area)
@@ -182,13 +182,13 @@ def wait_until_gone(path):
 def test_clone_gives_way_to_the_guest(xfs, start_domain):
     """The room that a clone takes grows with what the guest overwrites."""
     guest = start_domain(test_live.make_raw(xfs, None))
-    subject = subject_of(guest, Power(guest), xfs)
+    request = request_of(guest, Power(guest), xfs)
     with pytest.raises(exception.ScratchExhausted, match='scratch_reserve'):
         with cold.capture(dataclasses.replace(
-                subject, limits=cold.scratch.Limits(64 << 20, 0))):
+                request, limits=cold.scratch.Limits(64 << 20, 0))):
             free = shutil.disk_usage(xfs).free
             domains.run('fallocate', '-l', free - (32 << 20), xfs / 'others')
-            wait_until_gone(pathlib.Path(subject.place.copy))
+            wait_until_gone(pathlib.Path(request.place.copy))
             raise exception.StreamFailed(reason='its server has ended')
     assert_runs(guest, xfs)
 
@@ -211,7 +211,7 @@ def test_start_is_tried_again(area, start_domain, impatient):
         guest.domain.create()
 
     power.launch = launch
-    with cold.capture(subject_of(guest, power, area)):
+    with cold.capture(request_of(guest, power, area)):
         assert len(tried) == 3
     assert_runs(guest, area)
 
@@ -223,7 +223,7 @@ def test_start_that_fails_loses_no_memory(area, start_domain, impatient):
     left = []
     with pytest.raises(exception.ResumeFailed, match='virsh start'):
         with cold.capture(dataclasses.replace(
-                subject_of(guest, power, area),
+                request_of(guest, power, area),
                 not_undone=lambda: left.append(1))):
             pass
     assert left and power.notes == [True]
@@ -237,7 +237,7 @@ def test_devices_that_do_not_come_back(area, start_domain):
     power = Power(guest)
     power.attach = mock.Mock(side_effect=libvirt.libvirtError('gone'))
     with pytest.raises(exception.DevicesMissing, match='hard reboot'):
-        with cold.capture(subject_of(guest, power, area)):
+        with cold.capture(request_of(guest, power, area)):
             pass
     assert power.notes == [True, False]
     assert_runs(guest, area)
@@ -262,7 +262,7 @@ def launch():
         die()
 if point == 'copying':
     copying.child.output = lambda *words, **limits: die()
-with record, cold.capture(subject.Subject(
+with record, cold.capture(request.Request(
         guest, imagebackend.root_disk(guest.live_xml()),
         quiesce.Settings(5, False, False), place, die,
         power=suspend.Power(suspend_guest, launch, lambda: None,

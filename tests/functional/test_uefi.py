@@ -55,8 +55,8 @@ def assert_variables_kept(guest, nvram):
 def test_one_that_runs(way, guest, nvram, area):
     wrapped = guest.wrapped()
     disk = imagebackend.root_disk(wrapped.live_xml())
-    subject = test_live.subject(wrapped, disk, test_live.place(area))
-    with way.capture(subject) as captured:
+    request = test_live.request_of(wrapped, disk, test_live.place(area))
+    with way.capture(request) as captured:
         test_server.read(captured.export, 'qcow2', area / 'image')
     assert_image_is_disk(area, area / 'image')
     assert_variables_kept(guest, nvram)
@@ -64,9 +64,9 @@ def test_one_that_runs(way, guest, nvram, area):
 
 
 def test_one_that_is_suspended_for_it(guest, nvram, area):
-    subject = test_suspended.subject_of(guest, test_suspended.Power(guest),
+    request = test_suspended.request_of(guest, test_suspended.Power(guest),
                                         area)
-    with cold.capture(subject) as captured:
+    with cold.capture(request) as captured:
         test_server.read(captured.export, 'qcow2', area / 'image')
     assert_image_is_disk(area, area / 'image')
     assert_variables_kept(guest, nvram)
@@ -78,8 +78,8 @@ def test_one_that_is_stopped(guest, nvram, area):
     written = nvram.read_bytes()
     wrapped = guest.wrapped()
     disk = imagebackend.root_disk(wrapped.live_xml())
-    subject = test_live.subject(wrapped, disk, test_live.place(area))
-    with cold.capture(subject) as captured:
+    request = test_live.request_of(wrapped, disk, test_live.place(area))
+    with cold.capture(request) as captured:
         test_server.read(captured.export, 'qcow2', area / 'image')
     assert_image_is_disk(area, area / 'image')
     assert nvram.read_bytes() == written

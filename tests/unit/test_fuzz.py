@@ -25,11 +25,11 @@ import pytest
 
 from nova_snapdriver.capture import export
 from nova_snapdriver import exception
-from nova_snapdriver import image
 from nova_snapdriver import imagebackend
 from nova_snapdriver import journal
-from nova_snapdriver.stream import process
-from nova_snapdriver import verify
+from nova_snapdriver.transfer import image
+from nova_snapdriver.transfer import process
+from nova_snapdriver.transfer import verify
 
 ENTRY = {'version': 1, 'instance': str(uuid.uuid4()),
          'image': str(uuid.uuid4()), 'path': 'live',

@@ -20,13 +20,7 @@ import pytest
 
 from nova_snapdriver import exception
 from nova_snapdriver import journal
-
-ENTRY = journal.Entry(
-    instance='3f0f9f6e-6b3a-4f6e-8d8e-7b1d4c1f2a3b',
-    image='6ed4ff3f-7c4b-4a6f-9b5c-0d1b7e1e7e11', path='live',
-    workspace='/scratch/snapdriver-01234567',
-    socket='/scratch/snapdriver-01234567/nbd', thaw=True,
-    begun_at='2026-11-22T20:00:00+00:00')
+from tests.unit import journal_entry
 
 
 @pytest.fixture
@@ -39,10 +33,10 @@ def files(tmp_path):
 
 
 def test_running_while_it_is_held_and_gone_afterwards(entries, tmp_path):
-    with entries.begin(ENTRY) as record:
+    with entries.begin(journal_entry.ENTRY) as record:
         record.progress(3, 4)
         running = [(found.entry, found.sent()) for found in entries.running()]
-        assert running == [(ENTRY, (3, 4))]
+        assert running == [(journal_entry.ENTRY, (3, 4))]
         assert list(entries.abandoned()) == []
     assert files(tmp_path) == []
 
@@ -50,7 +44,7 @@ def test_running_while_it_is_held_and_gone_afterwards(entries, tmp_path):
 def test_private_whatever_the_umask(entries, tmp_path):
     before = os.umask(0)
     try:
-        with entries.begin(ENTRY):
+        with entries.begin(journal_entry.ENTRY):
             directory = tmp_path / 'journal'
             for path, mode in ((directory, 0o700), (files(tmp_path)[0],
                                                     0o600)):
@@ -60,23 +54,23 @@ def test_private_whatever_the_umask(entries, tmp_path):
 
 
 def test_gone_after_an_error(entries, tmp_path):
-    with pytest.raises(ZeroDivisionError), entries.begin(ENTRY):
+    with pytest.raises(ZeroDivisionError), entries.begin(journal_entry.ENTRY):
         raise ZeroDivisionError
     assert files(tmp_path) == []
 
 
 def test_kept_when_something_is_left(entries):
-    with entries.begin(ENTRY) as record:
+    with entries.begin(journal_entry.ENTRY) as record:
         record.keep()
     found, = entries.abandoned()
     with found:
-        assert found.entry == ENTRY
+        assert found.entry == journal_entry.ENTRY
     assert list(entries.abandoned()) == []
 
 
 def test_killed_process_leaves_it_abandoned(entries, tmp_path):
     code = ('import os, signal\n'
-            'from tests.unit import test_journal as t\n'
+            'from tests.unit import journal_entry as t\n'
             'from nova_snapdriver import journal\n'
             'r = journal.Journal(%r).begin(t.ENTRY)\n'
             'r.progress(1, 2)\n'
@@ -87,13 +81,13 @@ def test_killed_process_leaves_it_abandoned(entries, tmp_path):
     assert list(entries.running()) == []
     found, = entries.abandoned()
     with found:
-        assert (found.entry, found.sent()) == (ENTRY, (1, 2))
+        assert (found.entry, found.sent()) == (journal_entry.ENTRY, (1, 2))
     assert files(tmp_path) == []
 
 
 def test_what_was_sent_is_noted(entries, tmp_path):
     whole = journal.Whole(3, 'sha512', 'ab')
-    with entries.begin(ENTRY) as record:
+    with entries.begin(journal_entry.ENTRY) as record:
         assert record.whole is None
         record.note_whole(whole)
         record.progress(3, 3)
@@ -103,14 +97,14 @@ def test_what_was_sent_is_noted(entries, tmp_path):
 
 @pytest.mark.parametrize('content', ('', '[]', '{"length": 3}', '7'))
 def test_nonsense_is_no_note_of_what_was_sent(content, entries, tmp_path):
-    with entries.begin(ENTRY) as record:
+    with entries.begin(journal_entry.ENTRY) as record:
         noted, = (tmp_path / 'journal').glob('*.json')
         noted.with_suffix('.whole').write_text(content)
         assert record.whole is None
 
 
 def test_what_never_became_an_entry_is_removed(entries, tmp_path):
-    with entries.begin(ENTRY) as record:
+    with entries.begin(journal_entry.ENTRY) as record:
         noted, = (tmp_path / 'journal').glob('*.json')
         record.progress(1, 2)
         stray, kept = noted.with_name('x.new'), noted.with_suffix('.new')
@@ -125,7 +119,7 @@ def test_what_never_became_an_entry_is_removed(entries, tmp_path):
     assert files(tmp_path) == [fresh]
 
 
-VALUES = {'version': 1, **journal.dataclasses.asdict(ENTRY)}
+VALUES = {'version': 1, **journal.dataclasses.asdict(journal_entry.ENTRY)}
 
 
 @pytest.mark.parametrize('content', (
@@ -146,7 +140,8 @@ def test_nonsense_is_passed_over_and_left(content, entries, tmp_path, caplog):
 def test_directory_that_cannot_be_made(tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(exception.JournalUnusable):
-        journal.Journal(str(tmp_path / 'file' / 'x')).begin(ENTRY)
+        journal.Journal(str(tmp_path / 'file' / 'x')).begin(
+            journal_entry.ENTRY)
 
 
 def test_no_directory_is_an_empty_journal(tmp_path):

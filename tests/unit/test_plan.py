@@ -119,13 +119,13 @@ def on_rbd(**changes):
 def test_rbd_is_copied_by_ceph_and_otherwise_read():
     chosen = on_rbd(not_direct=None)
     assert chosen.path is plan.Path.DIRECT
-    assert chosen.otherwise.path is plan.Path.LIVE
-    assert chosen.otherwise.otherwise is None
+    assert chosen.fallback.path is plan.Path.LIVE
+    assert chosen.fallback.fallback is None
 
 
 def test_rbd_with_glance_elsewhere_is_read():
     chosen = on_rbd(not_direct='Glance is elsewhere')
-    assert (chosen.path, chosen.otherwise) == (plan.Path.LIVE, None)
+    assert (chosen.path, chosen.fallback) == (plan.Path.LIVE, None)
 
 
 def test_rbd_of_a_stopped_server_is_copied_by_ceph():

@@ -19,7 +19,7 @@ from unittest import mock
 
 import pytest
 
-from nova_snapdriver.capture import ahead as snap_ahead
+from nova_snapdriver.capture import readahead
 from nova_snapdriver.capture import scratch
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import exception
@@ -154,7 +154,7 @@ def fill(place, length):
 @pytest.fixture
 def reading(place):
     """A disk that is being read, by the process with the number 7."""
-    with snap_ahead.Ahead(snap_ahead.Spool(place.path, -1, 0)) as made:
+    with readahead.ReadAhead(readahead.Spool(place.path, -1, 0)) as made:
         made.begin()
         made.begun(7)
         yield made

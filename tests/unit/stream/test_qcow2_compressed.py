@@ -17,7 +17,7 @@ import hypothesis
 from hypothesis import strategies
 import pytest
 
-from nova_snapdriver.stream import compress
+from nova_snapdriver.stream import compressor
 from nova_snapdriver.stream import extents
 from nova_snapdriver.stream import layout
 from nova_snapdriver.stream import qcow2
@@ -26,8 +26,8 @@ from nova_snapdriver.stream import survey
 
 CLUSTER = qcow2.CLUSTER_SIZE
 SIZES = strategies.one_of(
-    strategies.just(0), strategies.integers(1, compress.MAX_PACKED),
-    strategies.sampled_from((1, 512, 32768, compress.MAX_PACKED)))
+    strategies.just(0), strategies.integers(1, compressor.MAX_PACKED),
+    strategies.sampled_from((1, 512, 32768, compressor.MAX_PACKED)))
 
 
 @strategies.composite

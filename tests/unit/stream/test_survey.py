@@ -20,7 +20,7 @@ from hypothesis import strategies
 import pytest
 
 from nova_snapdriver.stream import codec
-from nova_snapdriver.stream import compress
+from nova_snapdriver.stream import compressor
 from nova_snapdriver.stream import extents
 from nova_snapdriver.stream import keep as stream_keep
 from nova_snapdriver.stream import pipeline
@@ -160,9 +160,9 @@ def test_keep_on_a_full_disk_has_what_was_written(little_memory, tmp_path,
 
 
 def test_no_more_threads_than_buffers():
-    compressor = compress.Compressor('zlib', 99, lambda *given: None,
-                                     lambda: None)
-    assert compressor._pool._max_workers == pipeline.BUFFERS
+    packing = compressor.Compressor('zlib', 99, lambda *given: None,
+                                    lambda: None)
+    assert packing._pool._max_workers == pipeline.BUFFERS
 
 
 @pytest.mark.parametrize('name, package', (
@@ -192,7 +192,7 @@ def test_cluster_that_compresses_otherwise_keeps_its_place(cluster, more):
 
 def test_cluster_that_does_not_shrink_any_more_keeps_its_place():
     packed = codec.zlib_compressor()(memoryview(NIBBLES))
-    found = codec.fitted('zlib', memoryview(NIBBLES), compress.PLAIN,
+    found = codec.fitted('zlib', memoryview(NIBBLES), compressor.PLAIN,
                          len(packed))
     assert len(found) == len(packed)
     assert zlib.decompressobj(-12).decompress(found) == NIBBLES
@@ -203,7 +203,7 @@ def test_cluster_that_does_not_shrink_any_more_keeps_its_place():
     ('zstd', TEXT, None)))
 def test_other_cluster_has_no_place(name, cluster, length):
     packed = codec.COMPRESSORS[name]()(memoryview(cluster))
-    if len(packed) > compress.MAX_PACKED:
-        packed = compress.PLAIN
+    if len(packed) > compressor.MAX_PACKED:
+        packed = compressor.PLAIN
     assert codec.fitted(name, memoryview(cluster), packed,
                         length or len(packed) + 1) is None

@@ -1,0 +1,51 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What is sent: the layouts by format, and an image in one of them."""
+
+import dataclasses
+from typing import Protocol
+
+from nova_snapdriver.stream import layout
+from nova_snapdriver.stream import pipeline
+from nova_snapdriver.stream import qcow2
+from nova_snapdriver.stream import raw
+
+LAYOUTS: dict[str, type[layout.Layout]] = {
+    'qcow2': qcow2.Qcow2Layout,
+    'raw': raw.RawLayout,
+}
+
+
+class Image(Protocol):
+    """What is sent."""
+
+    @property
+    def length(self) -> int:
+        """The length of the whole image in bytes."""
+
+    def write(self, source: pipeline.Source, writer: pipeline.Writer) -> None:
+        """Send the image from its first byte to its last."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PlainImage:
+    """An image with the disk's bytes as they are."""
+
+    layout: layout.Layout
+
+    @property
+    def length(self) -> int:
+        return self.layout.length
+
+    def write(self, source: pipeline.Source, writer: pipeline.Writer) -> None:
+        pipeline.Reader(source, writer).run(self.layout.segments())

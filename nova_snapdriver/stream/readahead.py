@@ -1,0 +1,274 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What a pipe does not take, kept in a private file: once it is told to.
+
+An image leaves at the speed of whoever reads the pipe. When the order comes to
+run ahead, it is taken as fast as it is given: what the pipe has no room for
+goes into a file without a name, and from there into the pipe, in order. The
+order stays; a pipe that never was full makes no file at all.
+"""
+
+import collections
+import errno
+import os
+import select
+import tempfile
+import threading
+from typing import BinaryIO
+
+from nova_snapdriver.stream import writeback
+from oslo_utils import units
+
+# Zeros are known by being part of this, and take no room.
+ZEROS = memoryview(bytes(units.Mi))
+
+_CHUNK = 512 * units.Ki
+
+# A disk of alternating data and zeros must not fill the memory with the list
+# of them. Past this, zeros are kept as any other bytes.
+_MAX_RUNS = 64 * units.Ki
+
+# With no limit given: this share of what is free beyond the reserve. With
+# one, no more than half of it: the guests need the rest.
+_SHARE = 10
+_MOST = 2
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def room(directory: str, limit: int, reserve: int) -> int:
+    """The bytes that a spool may take.
+
+    :param limit: bytes; negative for a share of what is free
+    :param reserve: bytes that stay free in the directory's file system
+    """
+    found = os.statvfs(directory)
+    free = max(0, found.f_bavail * found.f_frsize - reserve)
+    return free // _SHARE if limit < 0 else min(limit, free // _MOST)
+
+
+class Outlet:
+    """A pipe, and what it has not taken yet.
+
+    One thread writes and closes.
+
+    :param pipe: file descriptor, made non-blocking
+    :param order: file descriptor that can be read once it is to run ahead. It
+        is not read: the order is for whoever comes next, too.
+    :param directory: for the file
+    :param limit: bytes in the file at the most, see :func:`room`
+    :param reserve: bytes that stay free in the directory's file system
+    """
+
+    def __init__(self, pipe: int, order: int, directory: str, limit: int,
+                 reserve: int) -> None:
+        os.set_blocking(pipe, False)
+        self._pipe = pipe
+        self._order = order
+        self._directory = directory
+        self._limit = limit
+        self._reserve = reserve
+        self._spool: _Spool | None = None
+
+    @property
+    def ahead(self) -> bool:
+        """Whether it runs ahead of whoever reads the pipe."""
+        return self._spool is not None
+
+    def write(self, content: memoryview) -> None:
+        """Give bytes away, or keep them; wait until one of both is possible.
+
+        :raises OSError: nobody reads the pipe, or the file fails
+        """
+        if self._spool is None:
+            content = self._send(content)
+        if content:
+            assert self._spool is not None
+            self._spool.put(content)
+
+    def _send(self, content: memoryview) -> memoryview:
+        """Write to the pipe. What is left is for the spool, made by now."""
+        while content and self._spool is None:
+            try:
+                content = content[os.write(self._pipe, content):]
+            except BlockingIOError:
+                if _waited(self._pipe, self._order):
+                    self._spool = _Spool(self._pipe, self._open(), room(
+                        self._directory, self._limit, self._reserve))
+        return content
+
+    def _open(self) -> BinaryIO:
+        # Without a name from the start where the file system can do that, and
+        # for this user alone whatever the umask.
+        return tempfile.TemporaryFile(dir=self._directory, buffering=0)
+
+    def close(self) -> None:
+        """Wait until the pipe has taken all.
+
+        :raises OSError: nobody reads the pipe, or the file fails
+        """
+        if self._spool is not None:
+            self._spool.close()
+
+
+def _waited(pipe: int, order: int) -> bool:
+    """Wait until a pipe takes something; or, if that is first, the order."""
+    poller = select.poll()
+    poller.register(pipe, select.POLLOUT)
+    poller.register(order, select.POLLIN)
+    ready = dict(poller.poll())
+    return bool(ready.get(order, 0) & select.POLLIN)
+
+
+class _Spool:
+    """A ring of bytes in a file, emptied into a pipe by a thread.
+
+    :param limit: bytes of the file
+    """
+
+    def __init__(self, pipe: int, file: BinaryIO, limit: int) -> None:
+        self._pipe = pipe
+        self._file = file
+        self._writeback = writeback.Writeback(file.fileno())
+        # With less it would take longer than without.
+        self._limit = max(limit, _CHUNK)
+        self._put = self._got = 0       # bytes of data in the file, ever
+        # What is kept, in order: how much, and whether it is in the file.
+        self._runs: collections.deque[tuple[int, bool]] = collections.deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._error: OSError | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def put(self, content: memoryview) -> None:
+        """Keep bytes, once there is room for them.
+
+        :raises OSError: nobody reads the pipe, or the file fails
+        """
+        if content.obj is ZEROS.obj and len(self._runs) < _MAX_RUNS:
+            self._note(len(content), False)
+            return
+        while content:
+            count = self._store(content[:self._wait_for_room()])
+            content = content[count:]
+            if count:
+                self._note(count, True)
+            else:
+                # The disk is full. Nothing is kept when this returns, so this
+                # is what comes next.
+                self._empty()
+                self._send(content)
+                return
+
+    def close(self) -> None:
+        """Wait until all is in the pipe.
+
+        :raises OSError: nobody reads the pipe, or the file fails
+        """
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+        self._check()
+        self._writeback.check()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _wait_for_room(self) -> int:
+        """The bytes that can be stored in one piece."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._error or self._put - self._got < self._limit)
+            self._check()
+            return min(self._limit - (self._put - self._got),
+                       self._limit - self._put % self._limit)
+
+    def _store(self, content: memoryview) -> int:
+        at = self._put % self._limit
+        try:
+            count = os.pwrite(self._file.fileno(), content, at)
+        except OSError as ex:
+            if ex.errno not in _FULL:
+                raise
+            return 0
+        self._writeback.wrote(at, count)
+        return count
+
+    def _empty(self) -> None:
+        """Wait until nothing is kept, and begin anew."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._error or not self._runs)
+            self._check()
+            self._put = self._got = 0
+            os.ftruncate(self._file.fileno(), 0)
+
+    def _note(self, length: int, stored: bool) -> None:
+        with self._changed:
+            self._check()
+            if stored:
+                self._put += length
+            # The first run is the one that is being sent.
+            if len(self._runs) > 1 and self._runs[-1][1] == stored:
+                length += self._runs.pop()[0]
+            self._runs.append((length, stored))
+            self._changed.notify_all()
+
+    # In its thread
+
+    def _run(self) -> None:
+        try:
+            while (run := self._first()) is not None:
+                self._send_run(*run)
+        except OSError as ex:
+            with self._changed:
+                self._error = ex
+                self._changed.notify_all()
+
+    def _first(self) -> tuple[int, bool] | None:
+        """What is to be sent next; none at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._runs or self._closed)
+            return self._runs[0] if self._runs else None
+
+    def _send_run(self, length: int, stored: bool) -> None:
+        while length:
+            content = self._load(length) if stored else ZEROS[:length]
+            length -= len(content)
+            self._send(content)
+            with self._changed:
+                if stored:
+                    self._got += len(content)
+                if not length:
+                    self._runs.popleft()
+                self._changed.notify_all()
+
+    def _load(self, length: int) -> memoryview:
+        at = self._got % self._limit
+        content = os.pread(self._file.fileno(),
+                           min(length, _CHUNK, self._limit - at), at)
+        if not content:
+            raise OSError(errno.EIO, 'the spool file ends early')
+        writeback.free(self._file.fileno(), at, len(content))
+        return memoryview(content)
+
+    def _send(self, content: memoryview) -> None:
+        while content:
+            try:
+                content = content[os.write(self._pipe, content):]
+            except BlockingIOError:
+                poller = select.poll()
+                poller.register(self._pipe, select.POLLOUT)
+                poller.poll()

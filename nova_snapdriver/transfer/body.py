@@ -1,0 +1,139 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The image as the body of an HTTP request, as often as that is sent."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
+import types
+from typing import Self
+
+from nova_snapdriver import exception
+from nova_snapdriver import faultpoint
+from nova_snapdriver.transfer import process
+
+Progress = Callable[[int, int], None]
+Finished = Callable[[int, str | None], None]
+
+
+class ImageBody:
+    """An image of known length that can be read any number of times.
+
+    Each iteration starts a stream process of its own and gives the image from
+    its first byte: the export still shows the same point in time. So whoever
+    sends a request again (Keystone's session after a 401, a redirect, a
+    retry) sends the whole image again, never the rest of it.
+
+    :param request: what to stream
+    :param progress: called with the bytes given and the length, once a chunk;
+        what it raises ends the stream
+    :param finished: called with the length and the hash, if there is one, when
+        all was given, and its receiver may not know yet that this was all
+    :param surveyed: called with the bytes of the disk read before it is laid
+        out, and all of them, about once a second
+    """
+
+    def __init__(self, request: process.Request,
+                 progress: Progress | None = None,
+                 finished: Finished | None = None,
+                 surveyed: Progress | None = None) -> None:
+        self._request = request
+        self._progress = progress
+        self._finished = finished
+        self._surveyed = surveyed
+        self._ready: process.StreamProcess | None = None
+        self._latest: process.StreamProcess | None = None
+        self._length: int | None = None
+        self._cancelled = False
+        self._open = contextlib.ExitStack()
+        self.digest: str | None = None
+
+    def __enter__(self) -> Self:
+        """:raises StreamFailed: the stream process cannot be started"""
+        # The length is wanted before the first iteration, which then uses
+        # this process.
+        self._ready = self._start()
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None,
+                 exc: BaseException | None,
+                 traceback: types.TracebackType | None) -> None:
+        self._open.close()
+
+    def cancel(self) -> None:
+        """End the stream, from another thread, and begin no other."""
+        self._cancelled = True
+        if self._latest is not None:
+            self._latest.kill()
+
+    def prepare(self) -> None:
+        """Have a stream laid out that the next iteration uses.
+
+        A survey takes as long as it takes to read the disk: no server should
+        wait for the first byte meanwhile.
+
+        :raises StreamFailed: the image cannot be laid out
+        """
+        if self._ready is None:
+            self._open.close()
+            self._ready = self._start()
+        if self._ready.length != self.length:
+            raise exception.StreamFailed(
+                reason='the image has %d bytes, and had %d when it was laid '
+                       'out first' % (self._ready.length, self.length))
+
+    @property
+    def length(self) -> int:
+        """The length of the image in bytes.
+
+        :raises StreamFailed: the image cannot be laid out
+        """
+        if self._length is None:
+            if self._ready is None:
+                self._ready = self._start()
+            self._length = self._ready.length
+            faultpoint.reach('stream.laid-out')
+        return self._length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[memoryview]:
+        """:raises StreamFailed: the image is not whole"""
+        stream = self._take()
+        try:
+            given = 0
+            for chunk in stream.chunks():
+                yield chunk
+                given += len(chunk)
+                if self._progress is not None:
+                    self._progress(given, self.length)
+            self.digest = stream.digest
+            if self._finished is not None:
+                self._finished(self.length, self.digest)
+        finally:
+            stream.close()
+
+    def _start(self) -> process.StreamProcess:
+        if self._cancelled:
+            raise exception.StreamFailed(reason='it was called off')
+        self._latest = self._open.enter_context(
+            process.StreamProcess(self._request, self._surveyed))
+        return self._latest
+
+    def _take(self) -> process.StreamProcess:
+        """A stream that nothing was read from yet, and the only one."""
+        self.prepare()
+        stream, self._ready = self._ready, None
+        assert stream is not None
+        return stream

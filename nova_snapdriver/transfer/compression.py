@@ -1,0 +1,61 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""How an image is made smaller than the disk: what the operator says."""
+
+from typing import Any
+
+from oslo_log import log as logging
+from oslo_utils import units
+
+from nova_snapdriver.capture import scratch
+from nova_snapdriver.capture import workspace
+from nova_snapdriver.stream import codec as stream_codec
+from nova_snapdriver.transfer import process
+
+LOG = logging.getLogger(__name__)
+
+
+def codec(conf: Any) -> str | None:
+    """With what qcow2 images are to be compressed; none if they are not.
+
+    :param conf: nova.conf
+    """
+    if conf.snapdriver.compression != 'none':
+        return str(conf.snapdriver.compression)
+    return 'zlib' if conf.libvirt.snapshot_compression else None
+
+
+def choose(conf: Any, image_format: str, place: workspace.Workspace,
+           instance: Any) -> process.Compression:
+    """How to pack one image.
+
+    :param place: the workspace of its snapshot, which is there by now
+    """
+    group = conf.snapdriver
+    return process.Compression(
+        _codec(conf, instance) if image_format == 'qcow2' else None,
+        group.compression_threads, place.path,
+        min(group.compression_spool_limit * units.Mi,
+            scratch.spare(place, scratch.limits(conf))),
+        group.detect_zeroes)
+
+
+def _codec(conf: Any, instance: Any) -> str | None:
+    wanted = codec(conf)
+    missing = wanted and stream_codec.missing(wanted)
+    if missing:
+        LOG.warning('The image is not compressed with %(codec)s, for want of '
+                    '%(missing)s', {'codec': wanted, 'missing': missing},
+                    instance=instance)
+        return None
+    return wanted

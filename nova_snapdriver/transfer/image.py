@@ -1,0 +1,357 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The image in Glance: described, uploaded, verified, or deleted."""
+
+from collections.abc import Callable
+import dataclasses
+import itertools
+import json
+import re
+import time
+from typing import Any
+
+from glanceclient import exc as glance_exc
+from keystoneauth1 import adapter
+from keystoneauth1 import exceptions as ksa_exc
+from nova import exception as nova_exception
+from nova.image import glance
+from oslo_log import log as logging
+from oslo_utils import timeutils
+
+from nova_snapdriver import exception
+from nova_snapdriver.transfer import body as image_body
+from nova_snapdriver.transfer import connections
+
+LOG = logging.getLogger(__name__)
+
+_RETRY_PAUSE_SECONDS = 1
+
+# Glance notices a broken upload when its web server does (uWSGI and its
+# proxies: seconds to a minute) and then puts the image back to queued.
+_SETTLE_SECONDS = 120
+
+# To be told whether the image is there, of a Glance that may be stuck.
+_ASK_SECONDS = 3
+
+_MAX_MESSAGE = 300
+
+_JSON_PATCH = 'application/openstack-images-v2.1-json-patch'
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How to upload.
+
+    :param retries: [glance] num_retries
+    :param stall_timeout: [snapdriver] upload_stall_timeout, seconds
+    """
+
+    retries: int
+    stall_timeout: int
+
+
+class _Refused(Exception):
+    """Glance answered an upload with an error."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__('Glance answered %d: %s' % (status, message))
+        self.status = status
+
+
+# Worth another attempt: no whole answer came, or one that says "later".
+_TRANSIENT_STATUS = frozenset((502, 503, 504))
+_NOVA_ERRORS: dict[int, type[Exception]] = {
+    401: nova_exception.ImageNotAuthorized,
+    403: nova_exception.ImageNotAuthorized,
+    404: nova_exception.ImageNotFound,
+    410: nova_exception.ImageNotFound,
+    413: nova_exception.ImageQuotaExceeded,
+}
+_TRANSIENT = (ksa_exc.ConnectionError, glance_exc.CommunicationError,
+              glance_exc.InvalidEndpoint, glance_exc.HTTPServiceUnavailable)
+
+
+class Image:
+    """The image that Nova's API made for a snapshot, still without data.
+
+    :param context: the user's request context
+    :param api: Nova's :class:`nova.image.glance.API`
+    """
+
+    def __init__(self, context: Any, image_id: str, api: Any,
+                 settings: Settings) -> None:
+        self._context = context
+        self._api = api
+        self._settings = settings
+        self._connections = connections.Connections()
+        self._cancelled = False
+        self.id = image_id
+
+    def describe(self, metadata: dict[str, Any]) -> None:
+        """Set metadata. What the API has set and is not named here stays.
+
+        In two requests, and only what changes: Nova's image API takes four,
+        and Glance 20 ms for each attribute; half a second in which a captured
+        disk waits for its upload.
+
+        :param metadata: attributes and, as ``properties``, more of them
+        :raises: as :meth:`upload` does
+        """
+        def attempt(server: str) -> None:
+            url = '/v2/images/%s' % self.id
+            found = _described(self._request(server, 'GET', url))
+            changes = json.dumps(_changes(metadata, found))
+            self._request(server, 'PATCH', url, changes,
+                          {'Content-Type': _JSON_PATCH})
+
+        self._retrying(attempt)
+
+    def upload(self, body: image_body.ImageBody) -> None:
+        """Send the image, again from its first byte if an attempt fails.
+
+        With Content-Length, and so not by glanceclient's own upload(), which
+        sends chunks: a server cannot tell a chunked body that ends early from
+        a whole one.
+
+        :raises nova.exception.ImageNotFound: somebody deleted the image
+        :raises nova.exception.ImageNotAuthorized: the token is not good
+        :raises nova.exception.ImageQuotaExceeded: no room for it
+        :raises UploadFailed: anything else
+        :raises StreamFailed: the disk cannot be read
+        """
+        headers = {'Content-Type': 'application/octet-stream',
+                   'x-openstack-image-size': str(len(body))}
+
+        def attempt(server: str) -> None:
+            body.prepare()
+            self._request(server, 'PUT', '/v2/images/%s/file' % self.id, body,
+                          headers)
+
+        self._retrying(
+            attempt,
+            # If it took all of it and just the answer was lost on the way,
+            # the verification has the last word.
+            lambda server: self._settled(server) == 'active')
+
+    def cancel(self) -> None:
+        """End the upload, from another thread, and begin no other.
+
+        It then fails; the image can be looked at and discarded.
+        """
+        self._cancelled = True
+        self._connections.cut()
+
+    def close(self) -> None:
+        """Close the connections of :meth:`describe` and :meth:`upload`."""
+        self._connections.close()
+
+    def deleted(self) -> bool:
+        """Whether somebody deleted the image.
+
+        :raises Exception: Glance does not say, or not soon
+        """
+        server = next(glance.get_api_servers(self._context))
+        http = self._client(server).http_client
+        response = _adapter(http, http.session).get(
+            '/v2/images/%s' % self.id, raise_exc=False, timeout=_ASK_SECONDS)
+        return response.status_code in (404, 410)
+
+    def refer(self, location: str, metadata: dict[str, Any]) -> None:
+        """Let the image be what its store holds already, and see it active.
+
+        Nova's image API knows the ways of telling Glance so; with the newer
+        one it answers before it has done it.
+
+        :param location: URL of the data
+        :raises DirectRefused: Glance does not; the image is queued as before
+        :raises nova.exception.ImageNotFound: somebody deleted the image
+        :raises UploadFailed: it does not say what has become of it
+        """
+        refusal = 'it put the image back to queued'
+        try:
+            self._api.update(self._context, self.id,
+                             dict(metadata, location=location),
+                             purge_props=False)
+        except nova_exception.ImageNotFound:
+            raise
+        except Exception as ex:
+            # Of many classes, Nova's and glanceclient's.
+            refusal = str(ex) or repr(ex)
+        status = self._located()
+        if status == 'queued':
+            raise exception.DirectRefused('Glance: %s' % refusal)
+        if status != 'active':
+            raise exception.UploadFailed(
+                reason='the image is %s: %s' % (status, refusal))
+
+    def _located(self) -> str:
+        """The status of the image once Glance works on it no more."""
+        deadline = timeutils.StopWatch(_SETTLE_SECONDS).start()
+        while True:
+            found = self.stored()
+            busy = (found['status'] == 'importing' or
+                    (found['status'] == 'queued' and
+                     found['properties'].get('os_glance_import_task')))
+            if not busy or deadline.expired():
+                return 'busy' if busy else str(found['status'])
+            time.sleep(_RETRY_PAUSE_SECONDS)
+
+    def _retrying(self, attempt: Callable[[str], None],
+                  done: Callable[[str], bool] = lambda server: False) -> None:
+        """Try until it works, it makes no sense, or num_retries is used up.
+
+        :param attempt: gets the server to talk to
+        :param done: asked after a failed attempt, whether it worked after all
+        """
+        servers = glance.get_api_servers(self._context)
+        for number in itertools.count():
+            server = next(servers)
+            try:
+                return attempt(server)
+            except (_Refused, *_TRANSIENT) as ex:
+                if not self._again(ex, number, server):
+                    raise self._translated(ex) from ex
+            if done(server):
+                return None
+            time.sleep(_RETRY_PAUSE_SECONDS)
+
+    def _again(self, error: Exception, attempt: int, server: str) -> bool:
+        """Whether another attempt can help, and is allowed."""
+        LOG.warning('Attempt %(attempt)d of %(all)d to send image '
+                    '%(image)s to %(server)s failed: %(error)s',
+                    {'attempt': attempt + 1, 'image': self.id,
+                     'all': 1 + self._settings.retries, 'server': server,
+                     'error': error})
+        if (isinstance(error, _Refused) and
+                error.status not in _TRANSIENT_STATUS):
+            return False
+        return not self._cancelled and attempt < self._settings.retries
+
+    def _request(self, server: str, method: str, url: str,
+                 data: object = None,
+                 headers: dict[str, str] | None = None) -> Any:
+        """One attempt, as glanceclient would make it."""
+        if self._cancelled:
+            raise exception.UploadFailed(reason='it was called off')
+        http = self._client(server).http_client
+        response = _adapter(
+            http, self._connections.session(like=http.session)).request(
+            url, method, data=data, raise_exc=False,
+            headers=headers or {}, timeout=(self._settings.stall_timeout,) * 2)
+        if not response.ok:
+            raise _Refused(response.status_code, _message(response.text))
+        return response
+
+    def _client(self, server: str) -> Any:
+        return glance.GlanceClientWrapper(self._context, server).client
+
+    def _settled(self, server: str) -> str:
+        """Wait until Glance is done with a broken upload.
+
+        :returns: the status of the image, queued or active as a rule
+        :raises nova.exception.ImageNotFound: somebody deleted the image
+        """
+        deadline = timeutils.StopWatch(_SETTLE_SECONDS).start()
+        status = 'unknown'
+        while (status not in ('queued', 'active') and
+               not self._cancelled and not deadline.expired()):
+            try:
+                status = self._client(server).images.get(self.id)['status']
+            except glance_exc.HTTPNotFound:
+                raise nova_exception.ImageNotFound(image_id=self.id)
+            except (glance_exc.HTTPException, *_TRANSIENT) as ex:
+                LOG.debug('Cannot see image %s yet: %s', self.id, ex)
+            time.sleep(_RETRY_PAUSE_SECONDS)
+        return status
+
+    def stored(self) -> dict[str, Any]:
+        """The image as Glance has it.
+
+        :raises nova.exception.ImageNotFound: somebody deleted it
+        """
+        found: dict[str, Any] = self._api.get(self._context, self.id)
+        return found
+
+    def discard(self) -> bool:
+        """Delete the image.
+
+        :returns: whether it is gone; if not, the log says why
+        """
+        try:
+            self._api.delete(self._context, self.id)
+        except nova_exception.ImageNotFound:
+            pass
+        except Exception as ex:
+            LOG.error('Cannot delete image %(image)s now: %(error)s',
+                      {'image': self.id, 'error': ex})
+            return False
+        return True
+
+    def _translated(self, error: Exception) -> Exception:
+        """The exception that Nova's manager knows the case by, or ours."""
+        known: Any = _NOVA_ERRORS.get(getattr(error, 'status', 0))
+        if known is not None:
+            translated: Exception = known(image_id=self.id)
+            return translated
+        return exception.UploadFailed(reason=error)
+
+
+def _adapter(http: Any, session: Any) -> adapter.Adapter:
+    """What glanceclient has, on a session.
+
+    :param http: the http_client of a glanceclient
+    """
+    return adapter.Adapter(
+        session, auth=http.auth, service_type='image',
+        endpoint_override=http.endpoint_override,
+        global_request_id=http.global_request_id)
+
+
+def _described(response: Any) -> dict[str, Any]:
+    """An image as an answer describes it.
+
+    :raises UploadFailed: it does not
+    """
+    try:
+        found = response.json()
+    except (ValueError, RecursionError) as ex:
+        raise exception.UploadFailed(
+            reason='Glance describes the image in no JSON: %s' % ex) from ex
+    if not isinstance(found, dict):
+        raise exception.UploadFailed(
+            reason='Glance describes the image as a %s' %
+                   type(found).__name__)
+    return found
+
+
+def _changes(metadata: dict[str, Any],
+             found: dict[str, Any]) -> list[dict[str, Any]]:
+    """What has to change for metadata, as a JSON patch.
+
+    "add" sets what is there already, too. As in Nova, an instance without
+    kernel and ramdisk has no properties that say so, and values are strings.
+
+    :param found: the image as Glance's API gives it
+    """
+    attributes = dict(metadata)
+    attributes.update(attributes.pop('properties'))
+    del attributes['status']            # Glance's to set
+    return [{'op': 'add', 'path': '/' + name, 'value': str(value)}
+            for name, value in attributes.items()
+            if value and found.get(name) != str(value)]
+
+
+def _message(text: str) -> str:
+    """What an error page says, without its markup, cut short."""
+    words = re.sub(r'<[^>]*>', ' ', text).split()
+    return ' '.join(words)[:_MAX_MESSAGE] or 'no reason given'

@@ -1,0 +1,286 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The stream process, as nova-compute sees it."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import types
+from typing import Any
+from typing import Self
+
+from oslo_log import log as logging
+from oslo_utils import units
+
+import nova_snapdriver
+from nova_snapdriver.capture import export
+from nova_snapdriver import child
+from nova_snapdriver import exception
+
+LOG = logging.getLogger(__name__)
+
+CHUNK_SIZE = units.Mi
+_PIPE_SIZE = units.Mi
+_STATUS_BYTES = 64 * units.Ki
+
+
+# Gets bytes of the disk: those which were surveyed, and all that will be.
+Surveyed = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Compression:
+    """How to make a qcow2 image smaller; for others it means nothing.
+
+    :param codec: ``zlib`` or ``zstd``; none to leave the clusters as they are
+    :param threads: that compress; 0 for one on each CPU
+    :param directory: for a file of what was compressed before it is sent
+    :param limit: bytes of what is kept like this, 0 to compress it twice
+    :param detect_zeroes: look for zeros in a disk that is said to be all data
+    """
+
+    codec: str | None = None
+    threads: int = 0
+    directory: str | None = None
+    limit: int = 0
+    detect_zeroes: bool = False
+
+    def arguments(self) -> list[str]:
+        found = ['--detect-zeroes'] if self.detect_zeroes else []
+        if self.codec is not None:
+            found += ['--compression', self.codec,
+                      '--threads', str(self.threads),
+                      '--keep-limit', str(self.limit)]
+        if self.codec is not None and self.directory is not None:
+            found += ['--keep-directory', self.directory]
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class ProcessLimits:
+    """What the process leaves to others.
+
+    :param bandwidth: bytes that it reads in a second at the most; 0 for no
+        limit
+    :param nice: of nice(1), 0 to 19
+    """
+
+    bandwidth: int = 0
+    nice: int = 0
+
+    def prefix(self) -> list[str]:
+        """Programs that run a command with less of a claim."""
+        return ['nice', '-n', str(self.nice)] if self.nice else []
+
+    def arguments(self) -> list[str]:
+        if not self.bandwidth:
+            return []
+        return ['--bandwidth', str(self.bandwidth)]
+
+
+def limits(conf: Any) -> ProcessLimits:
+    """What nova.conf says."""
+    group = conf.snapdriver
+    return ProcessLimits(group.bandwidth_limit * units.Mi, group.stream_nice)
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to stream: an export, as an image of a format.
+
+    :param algorithm: of the hash of the image; none for no hash
+    """
+
+    source: export.Export
+    image_format: str
+    algorithm: str | None
+    compression: Compression = Compression()
+    limits: ProcessLimits = ProcessLimits()
+
+    def command(self) -> list[str]:
+        ahead = self.source.ahead
+        # -P: a module in the current directory must not shadow a real one.
+        return [*self.limits.prefix(),
+                sys.executable, '-P', '-m', 'nova_snapdriver.stream',
+                '--socket', self.source.socket,
+                '--export', self.source.name,
+                '--format', self.image_format,
+                '--hash', self.algorithm or 'none',
+                *self.compression.arguments(),
+                *self.limits.arguments(),
+                *(ahead.arguments() if ahead is not None else ())]
+
+
+# The child finds this package where it was found here, be it installed or not.
+_PACKAGES = str(pathlib.Path(nova_snapdriver.__file__).parent.parent)
+
+
+def _environment() -> dict[str, str]:
+    environment = child.environment()
+    inherited = os.environ.get('PYTHONPATH')
+    environment['PYTHONPATH'] = os.pathsep.join(
+        [_PACKAGES] + ([inherited] if inherited else []))
+    # By default a thread has 64 MiB of address space for itself, too much for
+    # the limit that the process sets itself.
+    environment['MALLOC_ARENA_MAX'] = '2'
+    return environment
+
+
+class StreamProcess:
+    """A running stream process; a context manager that ends it.
+
+    The pipes are plain file descriptors, read where the caller runs: in
+    eventlet mode that has to be a native thread.
+
+    :param surveyed: called now and then while :attr:`length` is waited for,
+        if the disk is read before it is laid out
+    :raises StreamFailed: it could not be started
+    :raises EndedEarly: there is nothing to be read any more
+    """
+
+    def __init__(self, request: Request,
+                 surveyed: Surveyed | None = None) -> None:
+        self._surveyed = surveyed
+        ahead = request.source.ahead
+        if ahead is not None:
+            ahead.begin()
+        with contextlib.ExitStack() as stack:
+            self._data, data = self._pipe(stack)
+            self._status, status = self._pipe(stack)
+            with contextlib.suppress(OSError):
+                # More than pipe-user-pages-soft allows: the default will do.
+                fcntl.fcntl(self._data, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+            try:
+                self._process = subprocess.Popen(
+                    request.command(), stdout=data, stderr=status,
+                    stdin=ahead.input if ahead else subprocess.DEVNULL,
+                    pass_fds=ahead.inherited if ahead else (),
+                    env=_environment(), cwd='/')
+            except OSError as ex:
+                raise exception.StreamFailed(
+                    reason='cannot start the stream process: %s' % ex) from ex
+            finally:
+                os.close(data)
+                os.close(status)
+            if ahead is not None:
+                ahead.begun(self._process.pid)
+            self._lines = b''
+            self._length: int | None = None
+            self.digest: str | None = None
+            stack.callback(self._end)
+            self._release = stack.pop_all()
+
+    @staticmethod
+    def _pipe(stack: contextlib.ExitStack) -> tuple[int, int]:
+        reading, writing = os.pipe()
+        stack.callback(os.close, reading)
+        return reading, writing
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None,
+                 exc: BaseException | None,
+                 traceback: types.TracebackType | None) -> None:
+        self.close()
+
+    def kill(self) -> None:
+        """End the process, in the middle of whatever another thread reads.
+
+        That thread sees a stream that is not whole.
+        """
+        self._process.kill()
+
+    def close(self) -> None:
+        """End the process, whatever it does. Idempotent."""
+        self._release.close()
+
+    def _end(self) -> None:
+        child.end(self._process)
+
+    def chunks(self) -> Iterator[memoryview]:
+        """The image's bytes, each chunk valid until the next is asked for.
+
+        :raises StreamFailed: the image is not whole. It is never cut short
+            without this.
+        """
+        buffer = memoryview(bytearray(CHUNK_SIZE))
+        length, received = self.length, 0
+        while count := os.readv(self._data, [buffer]):
+            received += count
+            if received > length:
+                break
+            yield buffer[:count]
+        result = self._event('done')
+        code = self._process.wait()
+        if code or received != length or result['length'] != received:
+            raise exception.StreamFailed(
+                reason='the stream process ended with status %d after %d of '
+                       '%d bytes' % (code, received, length))
+        self.digest = result['digest'] or None
+
+    # Not a cached_property: before Python 3.12 all objects of a class share
+    # its lock, and one snapshot would wait for the survey of another.
+    @property
+    def length(self) -> int:
+        """The length of the image in bytes, once the disk is mapped.
+
+        With compression that takes a pass over all of its data.
+
+        :raises StreamFailed: the image could not be laid out
+        """
+        if self._length is None:
+            layout = self._event('layout')
+            LOG.debug('Image laid out: %s', layout)
+            self._length = int(layout['length'])
+        return self._length
+
+    def _event(self, expected: str) -> dict[str, Any]:
+        """The next event. Lines that are none are kept for the message."""
+        noise = []
+        while (line := self._line()) is not None:
+            try:
+                event = json.loads(line)
+                name = event.pop('event')
+            except (ValueError, TypeError, KeyError, AttributeError):
+                noise.append(line)
+                continue
+            if name == expected:
+                return dict(event)
+            if name == 'survey':
+                self._note(event)
+                continue
+            noise.append(event.get('message', line))
+        raise exception.StreamFailed(
+            reason=' '.join(noise[-5:]) or 'the stream process died')
+
+    def _note(self, event: dict[str, int]) -> None:
+        if self._surveyed is not None:
+            self._surveyed(event['done'], event['all'])
+
+    def _line(self) -> str | None:
+        """The next line of standard error; none at its end."""
+        while b'\n' not in self._lines:
+            more = os.read(self._status, _STATUS_BYTES)
+            if not more:
+                return None
+            self._lines = (self._lines + more)[-_STATUS_BYTES:]
+        line, self._lines = self._lines.split(b'\n', 1)
+        return line.decode(errors='replace')

@@ -1,0 +1,127 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""From an export into Glance: streamed, uploaded and verified."""
+
+import contextlib
+import dataclasses
+from typing import Any
+
+from oslo_log import log as logging
+from oslo_utils import timeutils
+from oslo_utils import units
+
+from nova_snapdriver import faultpoint
+from nova_snapdriver import journal
+from nova_snapdriver.transfer import body as image_body
+from nova_snapdriver.transfer import cancel
+from nova_snapdriver.transfer import image as snap_image
+from nova_snapdriver.transfer import process
+from nova_snapdriver.transfer import verify
+
+LOG = logging.getLogger(__name__)
+
+# Between two notes in the journal, for "nova-snapdriver list".
+_NOTE_SECONDS = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the operator says.
+
+    :param hashes: [snapdriver] verify
+    :param progress_interval: seconds between two lines in the log
+    """
+
+    hashes: bool
+    progress_interval: int
+
+
+class _Progress:
+    """Says now and then how far an upload is: in the log, in the journal."""
+
+    def __init__(self, image_id: str, record: journal.Record,
+                 interval: int) -> None:
+        self._image_id = image_id
+        self._record = record
+        self._done = 0
+        self._watch = timeutils.StopWatch().start()
+        self._note = timeutils.StopWatch(_NOTE_SECONDS).start()
+        self._log = timeutils.StopWatch(interval).start()
+
+    def __call__(self, done: int, length: int) -> None:
+        self._reach(done, length)
+        if self._note.expired():
+            self._note.restart()
+            self._record.progress(done, length)
+        if self._log.expired():
+            self._log.restart()
+            self._say(done, length)
+
+    def _reach(self, done: int, length: int) -> None:
+        if not self._done:
+            faultpoint.reach('upload.first')
+        if self._done < length // 2 <= done:
+            faultpoint.reach('upload.middle')
+        self._done = done
+
+    def surveyed(self, done: int, whole: int) -> None:
+        if self._log.expired():
+            self._log.restart()
+            LOG.info('Image %(image)s: surveyed %(done)d of %(all)d MiB after '
+                     '%(seconds)d s',
+                     {'image': self._image_id, 'done': done // units.Mi,
+                      'all': whole // units.Mi,
+                      'seconds': self._watch.elapsed()})
+
+    def _say(self, done: int, length: int) -> None:
+        LOG.info('Image %(image)s: %(done)d of %(all)d MiB uploaded '
+                 '(%(percent)d%%) after %(seconds)d s',
+                 {'image': self._image_id, 'done': done // units.Mi,
+                  'all': length // units.Mi, 'percent': 100 * done // length,
+                  'seconds': self._watch.elapsed()})
+
+
+def send(image: snap_image.Image, metadata: dict[str, Any],
+         request: process.Request, record: journal.Record,
+         settings: Settings, watch: cancel.Watch) -> int:
+    """Upload an image of the export and make sure that it arrived.
+
+    Blocks in reads of pipes: in eventlet mode, call it in a native thread.
+
+    :param metadata: of the image, as Nova's image API takes it
+    :param record: of the snapshot, where the progress is noted
+    :param watch: what may end it
+    :returns: the length of the image in bytes
+    :raises StreamFailed: the disk could not be read
+    :raises UploadFailed: Glance did not take it (or one of Nova's exceptions,
+        see :meth:`nova_snapdriver.transfer.image.Image.upload`)
+    :raises VerifyFailed: Glance does not hold what was sent
+    """
+    progress = _Progress(image.id, record, settings.progress_interval)
+
+    def note(length: int, digest: str | None) -> None:
+        record.note_whole(journal.Whole(length, request.algorithm, digest))
+
+    with (contextlib.closing(image),
+          image_body.ImageBody(request, progress, note,
+                               progress.surveyed) as body,
+          watch.ending(image.cancel, body.cancel)):
+        # While the stream process maps the disk, or even surveys it.
+        image.describe(metadata)
+        faultpoint.reach('image.described')
+        image.upload(body)
+        faultpoint.reach('upload.answered')
+        sent = verify.Sent(request, body.length, body.digest)
+        verify.verify(image.stored(), sent, settings.hashes)
+        faultpoint.reach('upload.verified')
+        return body.length

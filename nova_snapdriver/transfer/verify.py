@@ -1,0 +1,118 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Whether Glance has what was sent."""
+
+import dataclasses
+import hashlib
+from typing import Any
+
+from oslo_log import log as logging
+
+from nova_snapdriver import exception
+from nova_snapdriver import journal
+from nova_snapdriver.transfer import process
+
+LOG = logging.getLogger(__name__)
+
+_MAX_VALUE = 200        # characters, two of the longest hashes in hex
+
+
+@dataclasses.dataclass(frozen=True)
+class Sent:
+    """What was sent.
+
+    :param digest: of the whole image, in hex; none if the answer to the
+        upload was lost before the stream came to its end
+    """
+
+    request: process.Request
+    length: int
+    digest: str | None
+
+
+def verify(stored: dict[str, Any], sent: Sent, hashes: bool) -> None:
+    """Compare.
+
+    :param stored: the image, as Nova's image API gives it
+    :param hashes: compare the hashes too, not just the status and the size
+    :raises VerifyFailed: they differ, or the image is not active
+    """
+    _same('status', stored.get('status'), 'active')
+    _same('size', stored.get('size'), sent.length)
+    if hashes:
+        _verify_hash(stored, sent)
+
+
+def arrived(stored: dict[str, Any], whole: journal.Whole | None) -> bool:
+    """Whether an active image is what was sent, as far as can be told later.
+
+    :param stored: the image, as Nova's image API gives it
+    :param whole: what was sent; none if that was not all of it
+    """
+    if whole is None or stored.get('size') != whole.length:
+        return False
+    return (stored.get('os_hash_algo') != whole.algorithm or
+            stored.get('os_hash_value') == whole.digest)
+
+
+def _same(what: str, found: object, expected: object) -> None:
+    if found != expected:
+        raise exception.VerifyFailed(
+            reason='its %s is %s and should be %s' %
+                   (what, _short(found), expected))
+
+
+def _short(found: object) -> str:
+    """What was found, in a message: whatever that is, and however long."""
+    return str(found)[:_MAX_VALUE]
+
+
+def _verify_hash(stored: dict[str, Any], sent: Sent) -> None:
+    algorithm = stored.get('os_hash_algo')
+    if not algorithm:
+        raise exception.VerifyFailed(
+            reason='it gives no hash of the image; [snapdriver] verify says '
+                   'that one is wanted')
+    if not _known(algorithm):
+        raise exception.VerifyFailed(
+            reason='its hash %s is not known here' % _short(algorithm))
+    digest = sent.digest
+    if digest is None or algorithm != sent.request.algorithm:
+        digest = _read_again(sent, algorithm)
+        if sent.request.compression.codec == 'zlib' and (
+                digest != stored.get('os_hash_value')):
+            raise exception.VerifyFailed(
+                reason='what zlib compresses again need not come out the '
+                       'same, so this cannot be told: set [snapdriver] '
+                       'hash_algorithm to %s' % algorithm)
+    _same('hash', stored.get('os_hash_value'), digest)
+
+
+def _known(algorithm: object) -> bool:
+    """Whether it names a hash; one of no fixed length (SHAKE) is none."""
+    return (isinstance(algorithm, str) and
+            algorithm in hashlib.algorithms_available and
+            hashlib.new(algorithm).digest_size > 0)
+
+
+def _read_again(sent: Sent, algorithm: str) -> str | None:
+    """The hash of the captured disk, which still is what it was."""
+    LOG.warning('Reading the disk again to verify the image with %(theirs)s: '
+                'set [snapdriver] hash_algorithm to what Glance uses (it is '
+                '%(ours)s)', {'theirs': algorithm,
+                              'ours': sent.request.algorithm})
+    request = dataclasses.replace(sent.request, algorithm=algorithm)
+    with process.StreamProcess(request) as stream:
+        for _ in stream.chunks():
+            pass
+        return stream.digest

@@ -1,0 +1,114 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+import socket
+import threading
+import time
+import types
+from unittest import mock
+
+from keystoneauth1 import exceptions as ksa_exc
+import pytest
+
+from nova_snapdriver.transfer import cancel
+from nova_snapdriver.transfer import connections
+
+
+@pytest.fixture(autouse=True)
+def quick():
+    with mock.patch.object(cancel, '_POLL_SECONDS', 0.01):
+        yield
+
+
+class Unwanted(Exception):
+    """A cause."""
+
+
+def wait_for(ended):
+    assert ended.wait(30)
+    raise OSError('it was ended')
+
+
+def test_cause_ends_and_replaces_the_error():
+    ended = threading.Event()
+    with pytest.raises(Unwanted) as caught:
+        with cancel.Watch([Unwanted]) as watch, watch.ending(ended.set):
+            wait_for(ended)
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_what_begins_late_is_ended_too():
+    ended = threading.Event()
+    with pytest.raises(Unwanted):
+        with cancel.Watch([Unwanted]) as watch:
+            time.sleep(0.1)
+            with watch.ending(ended.set):
+                wait_for(ended)
+
+
+def test_look_that_fails_is_no_cause_and_hides_none():
+    causes = [mock.Mock(side_effect=ZeroDivisionError), lambda: None]
+    with cancel.Watch(causes) as watch, watch.ending(pytest.fail):
+        time.sleep(0.1)
+    with pytest.raises(Unwanted):
+        with cancel.Watch([*causes, Unwanted]):
+            raise OSError
+
+
+def test_error_without_a_cause_stays():
+    with pytest.raises(OSError, match='my own'):
+        with cancel.Watch([lambda: None]):
+            raise OSError('my own')
+
+
+def test_cause_that_comes_before_the_first_look():
+    with mock.patch.object(cancel, '_POLL_SECONDS', 60):
+        with pytest.raises(Unwanted):
+            with cancel.Watch([Unwanted]):
+                raise OSError
+
+
+def test_cause_that_shows_later_than_what_it_breaks():
+    """An export is gone with QEMU, before libvirt knows that QEMU is."""
+    answers = iter([None] * 3)
+    with mock.patch.object(cancel, '_POLL_SECONDS', 60):
+        with pytest.raises(Unwanted):
+            with cancel.Watch([lambda: next(answers, Unwanted())],
+                              lambda: True):
+                raise OSError
+
+
+def test_error_stays_where_a_cause_has_to_be_and_none_shows():
+    with mock.patch.object(cancel, '_LAG_SECONDS', 0.5):
+        with pytest.raises(OSError, match='my own'):
+            with cancel.Watch([lambda: None], lambda: True):
+                raise OSError('my own')
+
+
+def test_what_is_done_is_done():
+    ended = threading.Event()
+    with cancel.Watch([Unwanted]) as watch, watch.ending(ended.set):
+        assert ended.wait(30)
+
+
+def test_cut_wakes_who_waits_for_an_answer():
+    like = types.SimpleNamespace(verify=True, cert=None, timeout=None)
+    with socket.create_server(('127.0.0.1', 0)) as mute:
+        ours = connections.Connections()
+        session = ours.session(like)
+        cutter = threading.Timer(0.5, ours.cut)
+        cutter.start()
+        with pytest.raises(ksa_exc.ConnectFailure):
+            session.get('http://127.0.0.1:%d' % mute.getsockname()[1],
+                        authenticated=False, timeout=60)
+        cutter.join()
+    assert ours.session(like) is session

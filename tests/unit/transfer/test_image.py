@@ -1,0 +1,42 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+import pytest
+
+from nova_snapdriver.transfer import image
+
+METADATA = {'status': 'active', 'disk_format': 'qcow2', 'properties': {
+    'kernel_id': '', 'ramdisk_id': None, 'owner_id': 'p', 'count': 3}}
+
+
+def changes(found):
+    return {change['path']: change['value']
+            for change in image._changes(METADATA, found)}
+
+
+def test_all_is_set_in_an_image_that_has_nothing():
+    assert changes({'disk_format': None}) == {
+        '/disk_format': 'qcow2', '/owner_id': 'p', '/count': '3'}
+
+
+def test_just_what_differs_is_changed():
+    assert changes({'disk_format': 'qcow2', 'owner_id': 'q', 'count': '3',
+                    'min_disk': 7}) == {'/owner_id': 'p'}
+
+
+@pytest.mark.parametrize('page, words', (
+    ('', 'no reason given'),
+    ('<html><h1>415</h1>\n<p>Image  failed checks</p></html>',
+     '415 Image failed checks'),
+    ('x' * 1000, 'x' * 300)))
+def test_what_an_error_page_says(page, words):
+    assert image._message(page) == words
