@@ -41,3 +41,18 @@ def service_auth_plugin(group: str) -> Any:
     if get is not None:         # Nova 33 and later
         return get(group)
     return loading.load_auth_from_conf_options(nova.conf.CONF, group)
+
+
+def shutdown_event(virtapi: Any) -> Any:
+    """What is set once nova-compute is told to stop; none before Nova 34.
+
+    :param virtapi: of Nova's driver
+    """
+    manager = getattr(virtapi, '_compute', None)
+    return getattr(manager, '_shutdown_in_progress', None)
+
+
+def shutdown_seconds() -> float:
+    """How long Nova 34 then waits for tasks before it ends them."""
+    whole = float(nova.conf.CONF.manager_shutdown_timeout)
+    return whole - min(20, whole)

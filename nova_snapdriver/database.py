@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the database knows; and waits, if it is away when a snapshot ends.
+"""What Nova's database says of a server: the truth, where it answers.
 
-Nova's manager notes that a server has no task any more, once. If it cannot,
-the server keeps its task until the next start of nova-compute, no action is
-allowed on it, and the image of a snapshot that went well is deleted.
+The journal says what was begun, libvirt what is there. Whose the guest is now,
+in which state it has to be, and whether the server still exists, only the
+database knows.
 """
 
 from collections.abc import Callable
@@ -22,10 +22,16 @@ import functools
 import time
 from typing import Any
 
+from nova.compute import task_states
+from nova.compute import vm_states
 from nova import context as nova_context
+from nova import exception as nova_exception
 from nova import objects
+from nova.objects import fields
 from oslo_log import log as logging
 from oslo_utils import timeutils
+
+from nova_snapdriver import exception
 
 LOG = logging.getLogger(__name__)
 
@@ -38,11 +44,46 @@ _AWAY = frozenset(('DBConnectionError', 'MessagingTimeout',
 _WAIT_SECONDS = 120
 _PAUSE_SECONDS = 1
 
+#: Task states that only nova-compute sets while it takes a snapshot: when it
+#: starts, nobody goes on with them. IMAGE_SNAPSHOT_PENDING, IMAGE_BACKUP and
+#: SHELVING are not among them: the API sets those, and their requests may
+#: still be in the queue.
+BEGUN = frozenset((
+    task_states.IMAGE_SNAPSHOT, task_states.IMAGE_PENDING_UPLOAD,
+    task_states.IMAGE_UPLOADING, task_states.SHELVING_IMAGE_PENDING_UPLOAD,
+    task_states.SHELVING_IMAGE_UPLOADING))
+#: Those of them that Nova does not clear when it starts.
+NOT_CLEARED = frozenset((
+    task_states.SHELVING_IMAGE_PENDING_UPLOAD,
+    task_states.SHELVING_IMAGE_UPLOADING))
+
+_DELETING = frozenset((task_states.DELETING, task_states.SOFT_DELETING))
+_DELETED = frozenset((vm_states.DELETED, vm_states.SOFT_DELETED))
+
+# A guest is suspended for a snapshot only while its server is in one of
+# these, and so it stays until Nova does something else with it.
+_RUNS = frozenset((vm_states.ACTIVE, vm_states.PAUSED))
+_SNAPSHOT = BEGUN | {None, task_states.IMAGE_SNAPSHOT_PENDING,
+                     task_states.IMAGE_BACKUP}
+
+# Of evacuations: the new host has taken the server over, or is about to, as
+# nova.compute.manager's _destroy_evacuated_instances() has it.
+_EVACUATED = ('accepted', 'pre-migrating', 'done')
+
+#: What Nova needs of an instance to give it back its CPUs and devices.
+DEVICES = ('flavor', 'info_cache', 'metadata', 'numa_topology', 'pci_devices',
+           'pci_requests', 'system_metadata')
+
 Snapshot = Callable[..., None]
 
 
 def awaited(snapshot: Snapshot) -> Snapshot:
-    """Have ``snapshot()`` end, well or not, when its end can be noted.
+    """Delay the end of ``snapshot()`` until the database answers.
+
+    Nova's manager notes that a server has no task any more, once. If it
+    cannot, the server keeps its task until the next start of nova-compute, no
+    action is allowed on it, and the image of a snapshot that went well is
+    deleted.
 
     :param snapshot: :meth:`nova.virt.driver.ComputeDriver.snapshot`
     """
@@ -57,14 +98,88 @@ def awaited(snapshot: Snapshot) -> Snapshot:
     return wrapped
 
 
-def find(uuid: str) -> Any:
-    """The instance as the database has it now, without what belongs to it.
+def find(uuid: str, *attributes: str) -> Any:
+    """The instance as the database has it now.
 
+    :param attributes: what to load beside the instance's own columns
     :raises nova.exception.InstanceNotFound: it is gone
-    :raises Exception: nobody answers
+    :raises Exception: the database does not answer
     """
     return objects.Instance.get_by_uuid(nova_context.get_admin_context(), uuid,
-                                        expected_attrs=[])
+                                        expected_attrs=list(attributes))
+
+
+def is_deleted(uuid: str) -> bool:
+    """Whether a server is gone, or is being deleted.
+
+    :raises Exception: the database does not answer
+    """
+    try:
+        found = find(uuid)
+    except nova_exception.InstanceNotFound:
+        return True
+    return found.task_state in _DELETING or found.vm_state in _DELETED
+
+
+def why_not_running(uuid: str, host: str) -> str | None:
+    """Why a guest must not run on a host; none if Nova expects it to.
+
+    :param host: nova-compute's name
+    :returns: in words, for good: what Nova does next with the server is none
+        of a snapshot's business
+    :raises ServerBusy: Nova is at work with it: ask again later
+    :raises Exception: the database does not answer
+    """
+    try:
+        found = find(uuid)
+    except nova_exception.InstanceNotFound:
+        return 'the server is deleted'
+    if found.host != host:
+        return 'the server is on the host %s' % found.host
+    if _is_evacuated(uuid, host):
+        return 'the server is evacuated from this host'
+    if found.vm_state not in _RUNS:
+        return 'the server is %s' % found.vm_state
+    if found.task_state in _DELETING:
+        return 'the server is being deleted'
+    if found.task_state not in _SNAPSHOT:
+        raise exception.ServerBusy(reason='it is %s' % found.task_state)
+    return None
+
+
+def _is_evacuated(uuid: str, host: str) -> bool:
+    """Whether another host has taken the server over, or is about to.
+
+    Nova destroys what was evacuated from a host only after the driver was
+    initialized.
+    """
+    context = nova_context.get_admin_context(read_deleted='yes')
+    return bool(objects.MigrationList.get_by_filters(context, {
+        'source_compute': host, 'instance_uuid': uuid,
+        'status': list(_EVACUATED),
+        'migration_type': fields.MigrationType.EVACUATION}))
+
+
+def begun(host: str) -> list[Any]:
+    """The instances of a host whose snapshots ended with nova-compute.
+
+    For its start, before Nova clears the task states.
+
+    :param host: nova-compute's name
+    :raises Exception: the database does not answer
+    """
+    found = objects.InstanceList.get_by_host(
+        nova_context.get_admin_context(), host, expected_attrs=[])
+    return [one for one in found if one.task_state in BEGUN]
+
+
+def clear_task(instance: Any) -> None:
+    """Clear the task state of a snapshot that nobody goes on with.
+
+    :raises nova.exception.UnexpectedTaskStateError: it has another by now
+    """
+    state, instance.task_state = instance.task_state, None
+    instance.save(expected_task_state=[state])
 
 
 def _wait(instance: Any) -> None:
@@ -81,7 +196,7 @@ def _wait(instance: Any) -> None:
 
 
 def _away(instance: Any) -> Exception | None:
-    """What says that nobody can know of the server now; none if not so."""
+    """What says that the database does not answer; none if it does."""
     try:
         find(instance.uuid)
     except Exception as ex:

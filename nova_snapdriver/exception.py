@@ -91,6 +91,21 @@ class ScratchExhausted(SnapdriverError):
                'snapshot when the guest writes less, or change that option.')
 
 
+class ServerBusy(SnapdriverError):
+    """Nova is at work with the server: what is left to do waits for that."""
+
+    msg_fmt = 'Nova is at work with the server: %(reason)s'
+
+
+class ImageHidden(SnapdriverError):
+    """Glance shows no such image, and might not show one that is there."""
+
+    msg_fmt = ('Glance shows no image %(image)s to [service_user] in '
+               'nova.conf. It is gone, or that user may not see it: give it '
+               'the role admin in its project, or delete the image by hand '
+               'and then the entry in [snapdriver] journal_directory.')
+
+
 class DirectRefused(SnapdriverError):
     """Ceph or Glance refused a direct snapshot; the disk can still be read."""
 

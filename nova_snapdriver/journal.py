@@ -10,25 +10,31 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What snapshots are under way, on disk, for whoever comes after a crash.
+"""What snapshots are under way, on disk, for the time after a crash.
 
 One file a snapshot, written before its first effect and removed after its
 last one. The process that takes the snapshot holds a lock (flock) on the file;
-the kernel lets go of it when that process dies, however it does. So a file
-without a lock is a snapshot that was abandoned, whichever container or pid
-namespace one looks from.
+the kernel drops it when that process dies, however it does. So a file without
+a lock is a snapshot that was abandoned, whichever container or pid namespace
+one looks from.
+
+What was done to the guest is noted beside it, durably, before it is done, and
+the note goes once it is undone: nothing is undone twice. The journal knows
+only what was begun; whose the guest is now, only Nova's database knows.
 """
 
 from collections.abc import Iterator
 import contextlib
 import dataclasses
 import datetime
+import enum
 import fcntl
 import json
 import os
 import pathlib
 import time
 import types
+from typing import Any
 from typing import Self
 import uuid
 
@@ -41,43 +47,55 @@ LOG = logging.getLogger(__name__)
 
 _SUFFIX = '.json'
 _PROGRESS = '.progress'
-_SUSPENDED = '.suspended'
+_PLANNED = '.planned'
 _WHOLE = '.whole'
 _NEW = '.new'
-_VERSION = 1
+_VERSION = 2
+_MAX_BYTES = 1 << 16
 
 # To write an entry takes milliseconds.
 _WRITE_SECONDS = 3
 
 
+class Mark(enum.StrEnum):
+    """What was done to the guest and is not undone yet: a file's suffix."""
+
+    #: Its file systems are frozen, or are about to be.
+    FROZEN = '.frozen'
+    #: It is saved and stopped, or is about to be.
+    SUSPENDED = '.suspended'
+    #: QEMU had no room for our scratch file and paused it.
+    PAUSED = '.paused'
+
+
+_COMPANIONS = (_NEW, _PROGRESS, _PLANNED, _WHOLE, *Mark)
+
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One snapshot.
+    """One snapshot, as it is begun.
 
+    :param host: nova-compute's name ([DEFAULT] host); no other host undoes it
     :param instance: its UUID
     :param image: the image's UUID
-    :param path: of :class:`nova_snapdriver.plan.Path`
     :param workspace: the private directory, which may not be there (yet)
     :param socket: of the export; it tells our backup job from others
-    :param thaw: the guest may be frozen
     :param begun_at: ISO 8601, UTC
-    :param snapshot: the URL of an RBD snapshot of the disk
-    :param clone: of the direct path, the URL of the copy in Glance's pool
+    :param visible: Glance showed the image to [service_user], so that "not
+        found" means later that it is gone
     """
 
+    host: str
     instance: str
     image: str
-    path: str
     workspace: str
     socket: str
-    thaw: bool
     begun_at: str
-    snapshot: str = ''
-    clone: str = ''
+    visible: bool = True
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
-            expected = bool if name == 'thaw' else str
+            expected = bool if name == 'visible' else str
             if not isinstance(value, expected):
                 raise ValueError('%s is not a %s' % (name, expected.__name__))
         uuid.UUID(self.instance)
@@ -90,6 +108,21 @@ class Entry:
         """How long ago it began."""
         begun = datetime.datetime.fromisoformat(self.begun_at)
         return datetime.datetime.now(datetime.UTC) - begun
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """What a snapshot is about to make, beside files.
+
+    :param path: of :class:`nova_snapdriver.plan.Path`; empty before that is
+        planned
+    :param snapshots: URLs of RBD snapshots of the disk
+    :param clone: of the direct path, the URL of the copy in Glance's pool
+    """
+
+    path: str = ''
+    snapshots: tuple[str, ...] = ()
+    clone: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,9 +145,11 @@ def now() -> str:
 
 
 class Record:
-    """An entry on disk, held by this process: a context manager.
+    """An entry on disk, locked by this process.
 
-    Leaving it removes the entry, unless :meth:`keep` was called.
+    A snapshot holds it as a context manager: leaving that removes the entry,
+    unless :meth:`keep` was called or what ends the block is no Exception
+    (Ctrl-C, the end of the process). A recovery calls :meth:`remove` itself.
     """
 
     def __init__(self, path: pathlib.Path, descriptor: int,
@@ -130,19 +165,37 @@ class Record:
     def __exit__(self, exc_type: type[BaseException] | None,
                  exc: BaseException | None,
                  traceback: types.TracebackType | None) -> None:
-        if not self._keep:
-            faultpoint.reach('journal.removing')
-            for suffix in (_NEW, _PROGRESS, _SUSPENDED, _WHOLE, _SUFFIX):
-                self._beside(suffix).unlink(missing_ok=True)
-            faultpoint.reach('journal.removed')
-        self.close()
+        if exc is not None and not isinstance(exc, Exception):
+            self.keep()
+        try:
+            if not self._keep:
+                self.remove()
+        except OSError as ex:
+            # Whatever the snapshot came to, that stands.
+            self.keep()
+            LOG.error('The journal %(path)s cannot be removed: %(error)s',
+                      {'path': self._path, 'error': ex})
+        finally:
+            self.close()
+
+    def remove(self) -> None:
+        """Remove the entry: all is done.
+
+        Its file first: what lies beside it alone says nothing.
+
+        :raises OSError: it cannot be removed
+        """
+        faultpoint.reach('journal.removing')
+        for suffix in (_SUFFIX, *_COMPANIONS):
+            self._beside(suffix).unlink(missing_ok=True)
+        faultpoint.reach('journal.removed')
 
     def close(self) -> None:
-        """Let go of the entry, and leave it where it is."""
+        """Unlock the entry, and leave it where it is."""
         os.close(self._descriptor)
 
     def keep(self) -> None:
-        """Leave the entry for the next recovery: something is not done."""
+        """Leave the entry for a recovery: something is not undone."""
         self._keep = True
 
     @property
@@ -164,17 +217,36 @@ class Record:
                 RecursionError):
             return None
 
+    def note_planned(self, planned: Planned) -> None:
+        """Note, durably, what is about to be made.
+
+        :raises JournalUnusable: it cannot be written
+        """
+        self._write(_PLANNED, json.dumps(dataclasses.asdict(planned)))
+
+    @property
+    def planned(self) -> Planned:
+        """What may have been made.
+
+        :raises JournalUnusable: it cannot be read
+        """
+        try:
+            values = json.loads(self._beside(_PLANNED).read_text())
+            return Planned(str(values['path']),
+                           tuple(map(str, values['snapshots'])),
+                           str(values['clone']))
+        except FileNotFoundError:
+            return Planned()
+        except (OSError, ValueError, TypeError, LookupError,
+                RecursionError) as ex:
+            raise exception.JournalUnusable(reason=ex) from ex
+
     def note_whole(self, whole: Whole) -> None:
         """Note, durably, what Glance has to hold once it has all of it.
 
         :raises JournalUnusable: it cannot be written
         """
-        try:
-            self._replace(_WHOLE, json.dumps(dataclasses.asdict(whole)),
-                          durable=True)
-            _sync(self._path.parent)
-        except OSError as ex:
-            raise exception.JournalUnusable(reason=ex) from ex
+        self._write(_WHOLE, json.dumps(dataclasses.asdict(whole)))
 
     @property
     def whole(self) -> Whole | None:
@@ -184,29 +256,42 @@ class Record:
         except (OSError, ValueError, TypeError, RecursionError):
             return None
 
-    def note_suspended(self, suspended: bool) -> None:
-        """Note, durably, whether the guest is down for this snapshot.
+    def mark(self, mark: Mark, text: str = '') -> None:
+        """Note, durably, what is about to be done to the guest.
+
+        :param text: of one line, to be read with :meth:`marked`
+        :raises JournalUnusable: it cannot be written
+        """
+        self._write(mark, text)
+
+    def unmark(self, mark: Mark) -> None:
+        """Note, durably, that it is undone, or no concern of ours any more.
 
         :raises JournalUnusable: it cannot be written
         """
-        mark = self._beside(_SUSPENDED)
         try:
-            if suspended:
-                mark.touch(mode=0o600)
-            else:
-                mark.unlink(missing_ok=True)
+            self._beside(mark).unlink(missing_ok=True)
             _sync(self._path.parent)
         except OSError as ex:
             raise exception.JournalUnusable(reason=ex) from ex
 
-    @property
-    def suspended(self) -> bool:
-        """Whether the guest may be down for this snapshot."""
-        return self._beside(_SUSPENDED).exists()
+    def marked(self, mark: Mark) -> str | None:
+        """The text of a mark; none where it is not set."""
+        try:
+            return self._beside(mark).read_text(errors='replace')
+        except FileNotFoundError:
+            return None
+
+    def _write(self, suffix: str, text: str) -> None:
+        try:
+            self._replace(suffix, text, durable=True)
+            _sync(self._path.parent)
+        except OSError as ex:
+            raise exception.JournalUnusable(reason=ex) from ex
 
     def _replace(self, suffix: str, text: str, durable: bool = False) -> None:
         new = self._beside(_NEW)
-        with new.open('w') as file:
+        with open(new, 'w', opener=_private) as file:
             file.write(text)
             file.flush()
             if durable:
@@ -217,14 +302,24 @@ class Record:
         return self._path.with_suffix(suffix)
 
 
+@dataclasses.dataclass(frozen=True)
+class Unusable:
+    """An entry that is not for us, and why, with what to do about it."""
+
+    path: pathlib.Path
+    reason: str
+
+
 class Journal:
     """The entries of one host.
 
     :param directory: made at the first entry, for this user alone
+    :param host: nova-compute's name ([DEFAULT] host)
     """
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, host: str) -> None:
         self._directory = pathlib.Path(directory)
+        self.host = host
 
     def begin(self, entry: Entry) -> Record:
         """Write an entry, durably.
@@ -260,13 +355,17 @@ class Journal:
     def running(self) -> Iterator[Record]:
         """Snapshots that a live process takes. To be looked at only."""
         for record, locked in self._records():
-            record.keep()
-            with record:
+            with contextlib.closing(record):
                 if not locked:
                     yield record
 
     def abandoned(self) -> Iterator[Record]:
-        """Snapshots that nobody takes any more, each locked for us."""
+        """Snapshots that nobody takes any more, each locked for us.
+
+        The caller closes each, and removes it once it is undone.
+
+        :raises JournalUnusable: the directory cannot be read
+        """
         self._sweep()
         for record, locked in self._records():
             if locked:
@@ -274,33 +373,74 @@ class Journal:
             else:
                 record.close()
 
+    def unusable(self) -> list[Unusable]:
+        """Entries that are not for us: to be shown, and left alone.
+
+        :raises JournalUnusable: the directory cannot be read
+        """
+        return [found for path in self._paths()
+                if isinstance(found := self._look(path), Unusable)]
+
     def _sweep(self) -> None:
-        """Remove what never became an entry: its writer died."""
-        for path in self._directory.glob('*' + _NEW):
-            if path.with_suffix(_SUFFIX).exists():
-                continue                # of an entry, and goes with it
-            with contextlib.suppress(FileNotFoundError):
-                age = time.time() - path.stat().st_mtime
-                if age > _WRITE_SECONDS:
-                    path.unlink()
+        """Remove what is no entry (any more): its process died meanwhile."""
+        for suffix in _COMPANIONS:
+            for path in self._directory.glob('*' + suffix):
+                if path.with_suffix(_SUFFIX).exists():
+                    continue            # of an entry, and goes with it
+                with contextlib.suppress(FileNotFoundError):
+                    age = time.time() - path.stat().st_mtime
+                    if age > _WRITE_SECONDS:
+                        path.unlink()
+
+    def _paths(self) -> list[pathlib.Path]:
+        try:
+            return sorted(self._directory / name
+                          for name in os.listdir(self._directory)
+                          if name.endswith(_SUFFIX))
+        except FileNotFoundError:
+            return []                   # no snapshot was ever begun
+        except OSError as ex:
+            raise exception.JournalUnusable(reason=ex) from ex
 
     def _records(self) -> Iterator[tuple[Record, bool]]:
-        for path in sorted(self._directory.glob('*' + _SUFFIX)):
-            try:
-                # Not to wait for a pipe that somebody put there.
-                descriptor = os.open(
-                    path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            except FileNotFoundError:
-                continue                # it came to its end meanwhile
-            except OSError as ex:
-                _log_nonsense(path, ex)     # and the others are still there
-                continue
+        for path in self._paths():
+            found = self._look(path)
+            if isinstance(found, Unusable):
+                LOG.error('The journal %(path)s is left alone: %(reason)s',
+                          {'path': found.path, 'reason': found.reason})
+            elif found is not None:
+                yield found
+
+    def _look(self, path: pathlib.Path
+              ) -> tuple[Record, bool] | Unusable | None:
+        """An entry and whether it is locked for us; none if it has ended."""
+        try:
+            # To write, as a lock on NFS needs it; not to wait for a pipe.
+            descriptor = os.open(
+                path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return None
+        except OSError as ex:
+            return Unusable(path, 'it cannot be opened: %s' % ex)
+        try:
+            entry = _parse(descriptor)
+            if entry.host != self.host:
+                raise ValueError(
+                    'it is of the host %s, and this one is %s: run '
+                    '"nova-snapdriver recover" there' %
+                    (entry.host, self.host))
             locked = _try_lock(descriptor)
-            entry = _parse(path, descriptor)
-            if entry is None or (locked and not path.exists()):
-                os.close(descriptor)
-                continue
-            yield Record(path, descriptor, entry), locked
+        except (ValueError, OSError) as ex:
+            os.close(descriptor)
+            return Unusable(path, str(ex)) if path.exists() else None
+        if locked and not path.exists():
+            os.close(descriptor)
+            return None
+        return Record(path, descriptor, entry), locked
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def _sync(path: pathlib.Path) -> None:
@@ -320,18 +460,22 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def _parse(path: pathlib.Path, descriptor: int) -> Entry | None:
+def _parse(descriptor: int) -> Entry:
+    """:raises ValueError: it makes no sense, with what to do about it"""
     try:
-        values = json.loads(os.read(descriptor, 1 << 16))
-        if values.pop('version') != _VERSION:
-            raise ValueError('another version')
-        return Entry(**values)
+        values: dict[str, Any] = json.loads(os.read(descriptor, _MAX_BYTES))
+        version = values.pop('version')
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError,
             OSError) as ex:
-        _log_nonsense(path, ex)
-        return None
-
-
-def _log_nonsense(path: pathlib.Path, error: Exception) -> None:
-    LOG.error('The journal %(path)s makes no sense, look at it and remove it: '
-              '%(error)s', {'path': path, 'error': error})
+        raise ValueError('it makes no sense (%s): look at the server and the '
+                         'image it may name, then remove it' % ex) from ex
+    if version != _VERSION:
+        raise ValueError(
+            'it has the format %s, and this nova-snapdriver reads %d: run '
+            '"nova-snapdriver recover" of the version that wrote it' %
+            (str(version)[:8], _VERSION))
+    try:
+        return Entry(**values)
+    except (ValueError, TypeError) as ex:
+        raise ValueError('it makes no sense (%s): look at the server and the '
+                         'image it may name, then remove it' % ex) from ex

@@ -10,53 +10,80 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""After a crash: images of snapshots that had not come to the driver yet.
+"""After a crash: what snapshots left that had not come to the driver yet.
 
 Nova's API makes an image before it asks for the snapshot, and nova-compute
-takes the request off the queue before it begins: one that waits for its turn
-([DEFAULT] max_concurrent_snapshots) or has just begun leaves, when
-nova-compute dies, an image that is queued for ever and no journal.
+takes the request off the queue before it begins: one that waits for its turn,
+or has just begun, leaves when nova-compute dies an image that is queued for
+ever, and no entry in the journal. A shelve leaves a task state, too, that
+Nova does not clear.
 """
 
-from typing import Any
+import datetime
 
-from nova.compute import task_states
-from nova import context as nova_context
-from nova import objects
+from nova import exception as nova_exception
 from oslo_log import log as logging
 
+from nova_snapdriver import database
 from nova_snapdriver.recovery import images
 
 LOG = logging.getLogger(__name__)
 
-# Only nova-compute sets these, and this start clears them a moment later. Not
-# those that the API sets: their requests may still be in the queue.
-_BEGUN = frozenset((
-    task_states.IMAGE_SNAPSHOT, task_states.IMAGE_BACKUP,
-    task_states.IMAGE_PENDING_UPLOAD, task_states.IMAGE_UPLOADING))
 
-
-def remove(host: str) -> None:
-    """Delete images without data whose snapshots nobody takes any more.
-
-    For the start of nova-compute, before Nova clears the task states and after
-    the journal's snapshots were undone. Never raises: what fails is logged.
+class Orphans:
+    """Images that no request will fill, of one host.
 
     :param host: nova-compute's name
     """
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._instances: set[str] = set()
+        self._started = datetime.datetime.now(datetime.UTC)
+
+    def find(self) -> None:
+        """Find the servers whose snapshots ended with nova-compute.
+
+        For its start: before Nova clears the task states, and before it takes
+        a request. Never raises: what fails is logged.
+        """
+        try:
+            for instance in database.begun(self._host):
+                self._instances.add(instance.uuid)
+                self._remove_of(instance.uuid, None)
+                if instance.task_state in database.NOT_CLEARED:
+                    database.clear_task(instance)
+        except Exception as ex:
+            LOG.error('Cannot look for snapshots that had not begun, whose '
+                      'images may stay queued: %s', ex)
+
+    def remove(self) -> bool:
+        """Remove what :meth:`find` could not, as Glance was away.
+
+        :returns: whether something is left
+        """
+        for uuid in tuple(self._instances):
+            if _has_no_task(uuid):
+                self._remove_of(uuid, self._started)
+        return bool(self._instances)
+
+    def _remove_of(self, uuid: str, before: datetime.datetime | None) -> None:
+        try:
+            for image in images.unbegun(uuid, before):
+                if images.delete_unbegun(image, uuid):
+                    LOG.warning('Deleted image %(image)s of a snapshot of '
+                                'instance %(uuid)s that had not begun',
+                                {'image': image, 'uuid': uuid})
+        except Exception as ex:
+            LOG.error('Images of instance %(uuid)s may stay queued, this is '
+                      'tried again: %(error)s', {'uuid': uuid, 'error': ex})
+            return
+        self._instances.discard(uuid)
+
+
+def _has_no_task(uuid: str) -> bool:
+    """Whether no new snapshot of a server can be under way."""
     try:
-        for instance in _cut_short(host):
-            for image in images.unbegun(instance.uuid):
-                if images.delete_unbegun(image, instance.uuid):
-                    LOG.warning('Deleted image %s of a snapshot that had not '
-                                'begun', image, instance=instance)
-    except Exception as ex:
-        LOG.error('Cannot look for images of snapshots that had not begun, '
-                  'which may stay queued: %s', ex)
-
-
-def _cut_short(host: str) -> list[Any]:
-    """The instances of a host whose snapshots ended with nova-compute."""
-    found = objects.InstanceList.get_by_host(
-        nova_context.get_admin_context(), host, expected_attrs=[])
-    return [one for one in found if one.task_state in _BEGUN]
+        return database.find(uuid).task_state is None
+    except nova_exception.InstanceNotFound:
+        return True

@@ -10,11 +10,17 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""After a crash: undo what an abandoned snapshot left, and nothing else."""
+"""After a crash: undo what an abandoned snapshot left, and nothing else.
+
+What the journal has noted is undone once, each step by itself, and its note
+goes with it: an entry that stays for one step does not repeat another. A
+guest is started only if Nova's database wants it to run here. Without the
+database the rest is undone all the same: our own job, our own freeze, files.
+"""
 
 from collections.abc import Callable
+import contextlib
 import dataclasses
-import functools
 import os
 import shutil
 import types
@@ -31,168 +37,308 @@ from nova_snapdriver.capture import quiesce
 from nova_snapdriver.capture import rbd
 from nova_snapdriver.capture import suspend
 from nova_snapdriver.capture import workspace
+from nova_snapdriver import database
 from nova_snapdriver import exception
 from nova_snapdriver import guest as snap_guest
 from nova_snapdriver import journal
 from nova_snapdriver.recovery import images
+from nova_snapdriver import waiting
 
 LOG = logging.getLogger(__name__)
 
 # What a failing step raises; everything else is a bug, and logged as one.
 _EXPECTED = (nova_exception.NovaException, libvirt.libvirtError, OSError)
 
+# After a start of the guest or of libvirtd the agent's channel is connected a
+# little later.
+_AGENT_SECONDS = 15
+_AGENT_POLL_SECONDS = 0.5
+
+_Step = Callable[[], list[str]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """What was done, or would be, for one abandoned snapshot.
 
+    :param path: of :class:`nova_snapdriver.plan.Path`, as far as known
     :param done: in words, in order
     :param failed: what is still to be done, in words
     """
 
     entry: journal.Entry
+    path: str
     done: tuple[str, ...]
     failed: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tools:
+    """What a recovery works with.
+
+    :param host: Nova's :class:`nova.virt.libvirt.host.Host`
+    :param launch: starts the domain of a server, by its UUID, with the CPUs
+        and the devices of the host that belong to it; says in words what that
+        leaves to be done by hand
+    :param agent_timeout: seconds
+    """
+
+    host: Any
+    launch: Callable[[str, snap_guest.Guest], list[str]]
+    agent_timeout: int
 
 
 class Recovery:
     """Undoes abandoned snapshots. Idempotent; a step never keeps another.
 
-    :param host: Nova's :class:`nova.virt.libvirt.host.Host`
-    :param agent_timeout: seconds
     :param dry_run: say what would be done, and do nothing
     """
 
-    def __init__(self, host: Any, agent_timeout: int,
-                 dry_run: bool = False) -> None:
-        self._host = host
-        self._agent_timeout = agent_timeout
+    def __init__(self, tools: Tools, dry_run: bool = False) -> None:
+        self._tools = tools
         self._dry_run = dry_run
 
     def run(self, entries: journal.Journal) -> list[Outcome]:
-        """Undo all that was abandoned; what failed stays in the journal."""
+        """Undo all that was abandoned; what failed stays in the journal.
+
+        :raises JournalUnusable: the directory cannot be read
+        """
         outcomes = []
         for record in entries.abandoned():
-            with record:
-                # Kept until all is done, also by a crash of this one.
+            with contextlib.closing(record):
                 outcome = self._undo(record)
-                if outcome.failed or self._dry_run:
-                    record.keep()
+                # Nothing else removes it: no Ctrl-C, no end of the process.
+                if not outcome.failed and not self._dry_run:
+                    record.remove()
             _log(outcome)
             outcomes.append(outcome)
         return outcomes
 
     def _undo(self, record: journal.Record) -> Outcome:
-        entry = record.entry
+        undoing = _Undoing(record, self._tools, self._dry_run)
         done: list[str] = []
         failed: list[str] = []
-        # First of all: the others are for a guest that runs.
-        starting = (self._start_guest,) if record.suspended else ()
-        image = functools.partial(self._remove_image, record)
-        for step in (*starting, self._end_job, self._end_copy,
-                     self._thaw_guest, self._remove_files, image,
-                     self._remove_copy):
+        for step in undoing.steps():
             try:
-                done.extend(step(entry))
+                done.extend(step())
             except _EXPECTED as ex:
                 failed.append(str(ex))
             except Exception as ex:
-                LOG.exception('Recovery of image %s', entry.image)
+                LOG.exception('Recovery of image %s', record.entry.image)
                 failed.append(repr(ex))
-        return Outcome(entry, tuple(done), tuple(failed))
+        return Outcome(record.entry, record.planned.path, tuple(done),
+                       tuple(failed))
 
-    def _start_guest(self, entry: journal.Entry) -> list[str]:
-        """Have the guest back that the snapshot had suspended."""
-        guest = self._defined(entry)
-        if guest is None:
+
+class _Undoing:
+    """The steps for one snapshot; each gives what it did, in words."""
+
+    def __init__(self, record: journal.Record, tools: Tools,
+                 dry_run: bool) -> None:
+        self._record = record
+        self._entry = record.entry
+        self._tools = tools
+        self._dry_run = dry_run
+        # If so, a freeze goes on in another QEMU, from the saved memory.
+        self._suspended = self._marked(journal.Mark.SUSPENDED)
+
+    def steps(self) -> tuple[_Step, ...]:
+        """In order: a guest is started before it is thawed."""
+        return (self._start_guest, self._end_job, self._resume_guest,
+                self._end_copy, self._thaw_guest, self._remove_files,
+                self._remove_image, self._remove_copy)
+
+    # The guest, as the snapshot left it
+
+    def _start_guest(self) -> list[str]:
+        """Start the guest that the snapshot has suspended."""
+        if not self._suspended:
             return []
+        guest = self._defined()
+        if guest is None:
+            return self._leave(journal.Mark.SUSPENDED, 'it has no domain')
+        if guest.exists() and not guest.is_being_saved():
+            # Started by hand, or never saved.
+            self._unless_dry(self._record.unmark, journal.Mark.SUSPENDED)
+            return []
+        refusal = database.why_not_running(self._entry.instance,
+                                           self._entry.host)
+        if refusal is not None:
+            return self._leave(journal.Mark.SUSPENDED, refusal)
         if self._dry_run:
             return ['would start the guest, if it is suspended']
-        if not suspend.bring_back(guest, guest.start):
-            return []
-        return ['started the guest from its saved memory']
+        return self._bring_back(guest)
 
-    def _end_job(self, entry: journal.Entry) -> list[str]:
-        guest = self._guest(entry)
+    def _bring_back(self, guest: snap_guest.Guest) -> list[str]:
+        left: list[str] = []
+
+        def launch() -> None:
+            left.extend(self._tools.launch(self._entry.instance, guest))
+
+        started = suspend.bring_back(guest, launch)
+        # Never again: who suspends it from now on has a reason.
+        self._record.unmark(journal.Mark.SUSPENDED)
+        if self._marked(journal.Mark.FROZEN) and guest.exists():
+            self._record.mark(journal.Mark.FROZEN, guest.run_id())
+        if not started:
+            return []
+        return ['started the guest from its saved memory', *left]
+
+    def _end_job(self) -> list[str]:
+        guest = self._guest()
         if guest is None:
             return []
-        backup = job.BackupJob(guest, entry.socket)
-        stopped = guest.stopped_by_io_error()
+        backup = job.BackupJob(guest, self._entry.socket)
         if not backup.runs():
             return []
+        if guest.stopped_by_io_error():
+            # It was our scratch file that QEMU had no room for.
+            self._unless_dry(self._record.mark, journal.Mark.PAUSED,
+                             guest.run_id())
         self._unless_dry(backup.end)
-        if not stopped:
-            return ['ended its backup job']
-        # It was our scratch file that QEMU had no room for.
-        self._unless_dry(guest.resume)
-        return ['ended its backup job', 'resumed the guest']
+        return ['ended its backup job']
 
-    def _end_copy(self, entry: journal.Entry) -> list[str]:
-        guest = self._guest(entry)
+    def _resume_guest(self) -> list[str]:
+        """Resume the guest that QEMU has paused for want of room."""
+        if not self._marked(journal.Mark.PAUSED):
+            return []
+        guest = self._same_run(journal.Mark.PAUSED)
+        if guest is None or not guest.stopped_by_io_error():
+            self._unless_dry(self._record.unmark, journal.Mark.PAUSED)
+            return []
+        refusal = database.why_not_running(self._entry.instance,
+                                           self._entry.host)
+        if refusal is not None:
+            return self._leave(journal.Mark.PAUSED, refusal)
+        self._unless_dry(guest.resume)
+        self._unless_dry(self._record.unmark, journal.Mark.PAUSED)
+        return ['resumed the guest']
+
+    def _end_copy(self) -> list[str]:
+        guest = self._guest()
         if guest is None:
             return []
         copy = job.BlockCopy(
-            guest, workspace.Workspace(entry.workspace).overlay)
+            guest, workspace.Workspace(self._entry.workspace).overlay)
         if not copy.runs():
             return []
         self._unless_dry(copy.end)
         return ['ended its block copy']
 
-    def _thaw_guest(self, entry: journal.Entry) -> list[str]:
-        guest = self._guest(entry) if entry.thaw else None
-        if guest is None or guest.agent_refusal() is not None:
-            return []
-        self._unless_dry(quiesce.thaw_alone, guest, self._agent_timeout)
+    def _thaw_guest(self) -> list[str]:
+        """Thaw the guest that the snapshot has frozen."""
+        if (not self._marked(journal.Mark.FROZEN) or
+                self._marked(journal.Mark.SUSPENDED)):
+            return []                   # or it is not started yet
+        guest = (self._guest() if self._suspended
+                 else self._same_run(journal.Mark.FROZEN))
+        if guest is None:
+            return self._leave(journal.Mark.FROZEN,
+                               'the QEMU that was frozen has ended')
+        refusal = self._why_not_here()
+        if refusal is not None:
+            return self._leave(journal.Mark.FROZEN, refusal)
+        if self._dry_run:
+            return ['would thaw the guest']
+        return self._thaw(guest)
+
+    def _thaw(self, guest: snap_guest.Guest) -> list[str]:
+        if not waiting.wait_until(lambda: guest.agent_refusal() is None,
+                                  _AGENT_SECONDS, _AGENT_POLL_SECONDS):
+            raise exception.ThawFailed(domain=guest.name,
+                                       reason=guest.agent_refusal())
+        try:
+            quiesce.thaw_alone(guest, self._tools.agent_timeout)
+        except snap_guest.FreezeUnsupported as ex:
+            return self._leave(journal.Mark.FROZEN, str(ex))
+        self._record.unmark(journal.Mark.FROZEN)
         return ['thawed the guest']
 
-    def _guest(self, entry: journal.Entry) -> snap_guest.Guest | None:
+    def _why_not_here(self) -> str | None:
+        """Why this host must not touch the guest; none if it may.
+
+        A freeze of ours is undone without the database, too.
+        """
+        try:
+            return database.why_not_here(self._entry.instance,
+                                         self._entry.host)
+        except Exception as ex:
+            LOG.warning('Cannot ask for the server %(uuid)s: %(error)s',
+                        {'uuid': self._entry.instance, 'error': ex})
+            return None
+
+    def _leave(self, mark: journal.Mark, reason: str) -> list[str]:
+        """Leave the guest alone, for good."""
+        self._unless_dry(self._record.unmark, mark)
+        return ['left the guest as it is: %s' % reason]
+
+    def _marked(self, mark: journal.Mark) -> bool:
+        return self._record.marked(mark) is not None
+
+    def _same_run(self, mark: journal.Mark) -> snap_guest.Guest | None:
+        """The domain, if the QEMU that was marked still runs it."""
+        guest = self._guest()
+        if guest is None or guest.run_id() != self._record.marked(mark):
+            return None
+        return guest
+
+    def _guest(self) -> snap_guest.Guest | None:
         """The domain; none if it is not there or does not run."""
-        guest = self._defined(entry)
+        guest = self._defined()
         return guest if guest is not None and guest.exists() else None
 
-    def _defined(self, entry: journal.Entry) -> snap_guest.Guest | None:
+    def _defined(self) -> snap_guest.Guest | None:
         """The domain, running or not; none if it is not there."""
-        instance = types.SimpleNamespace(uuid=entry.instance,
-                                         name=entry.instance)
+        uuid = self._entry.instance
+        instance = types.SimpleNamespace(uuid=uuid, name=uuid)
         try:
-            return snap_guest.Guest(self._host.get_guest(instance), None)
+            return snap_guest.Guest(self._tools.host.get_guest(instance),
+                                    instance)
         except nova_exception.InstanceNotFound:
             return None
 
-    def _remove_files(self, entry: journal.Entry) -> list[str]:
-        if not workspace.is_one(entry.workspace):
-            raise exception.JournalUnusable(
-                reason='%s is no directory of a snapshot' % entry.workspace)
-        if not os.path.isdir(entry.workspace):
-            return []
-        self._unless_dry(shutil.rmtree, entry.workspace)
-        return ['removed %s' % entry.workspace]
+    # Files, and images
 
-    def _remove_image(self, record: journal.Record,
-                      entry: journal.Entry) -> list[str]:
+    def _remove_files(self) -> list[str]:
+        path = self._entry.workspace
+        if not workspace.is_one(path):
+            raise exception.JournalUnusable(
+                reason='%s is no directory of a snapshot' % path)
+        if not os.path.isdir(path):
+            return []
+        self._unless_dry(shutil.rmtree, path)
+        return ['removed %s' % path]
+
+    def _remove_image(self) -> list[str]:
         if self._dry_run:
-            return ['would delete image %s, if it is unfinished' % entry.image]
-        if images.delete_unfinished(record):
-            return ['deleted image %s' % entry.image]
+            return ['would delete image %s, if it is unfinished' %
+                    self._entry.image]
+        if images.delete_unfinished(self._record):
+            return ['deleted image %s' % self._entry.image]
         return []
 
-    def _remove_copy(self, entry: journal.Entry) -> list[str]:
+    def _remove_copy(self) -> list[str]:
         """Remove what is left in Ceph, unless it is an image.
 
         After the image: with one that refers to it, the copy is Glance's.
         """
-        if not entry.snapshot:
+        planned = self._record.planned
+        if not planned.snapshots:
             return []
         if self._dry_run:
-            done = ['would remove %s' % entry.snapshot]
-            if entry.clone:
+            done = ['would remove %s' % url for url in planned.snapshots]
+            if planned.clone:
                 done.append('would remove %s, if no image is in it' %
-                            entry.clone)
+                            planned.clone)
             return done
         driver = rbd_utils.RBDDriver()
-        if not entry.clone or images.exists(entry.image):
-            return rbd.remove(driver, entry.snapshot)
-        return direct.remove(driver, entry.snapshot, entry.clone)
+        done = []
+        # First: while it is not flattened, Ceph keeps the snapshot.
+        if planned.clone and not images.exists(self._entry):
+            done += direct.remove_clone(driver, planned.clone)
+        for url in planned.snapshots:
+            done += rbd.remove(driver, url)
+        return done
 
     def _unless_dry(self, action: Callable[..., object],
                     *arguments: object) -> None:
@@ -205,7 +351,7 @@ def _log(outcome: Outcome) -> None:
                 'at %(path)s: %(done)s', {
                     'image': outcome.entry.image,
                     'instance': outcome.entry.instance,
-                    'path': outcome.entry.path,
+                    'path': outcome.path or 'its beginning',
                     'done': '; '.join(outcome.done) or 'nothing to undo'})
     for failure in outcome.failed:
         LOG.error('Snapshot %(image)s could not be cleaned up, it is tried '
