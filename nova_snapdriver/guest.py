@@ -22,17 +22,16 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import enum
-import time
 from typing import Any
 
 import libvirt
 from lxml import etree
 from nova import exception as nova_exception
 from oslo_log import log as logging
-from oslo_utils import timeutils
 
 from nova_snapdriver import exception
 from nova_snapdriver import imagebackend
+from nova_snapdriver import waiting
 
 LOG = logging.getLogger(__name__)
 
@@ -123,18 +122,19 @@ class Guest:
 
     def _find_again(self, broke: libvirt.libvirtError) -> None:
         """:raises libvirt.libvirtError: libvirtd does not come back"""
+        if not waiting.wait_until(self._found, _RETURN_SECONDS,
+                                  _RETURN_POLL_SECONDS):
+            raise broke
+
+    def _found(self) -> bool:
         assert self._find is not None
-        deadline = timeutils.StopWatch(_RETURN_SECONDS).start()
-        while True:
-            try:
-                self._guest = self._find()
-                return
-            except nova_exception.InstanceNotFound:
-                return          # the old handle says so itself, or is broken
-            except (nova_exception.NovaException, libvirt.libvirtError):
-                if deadline.expired():
-                    raise broke from None
-            time.sleep(_RETURN_POLL_SECONDS)
+        try:
+            self._guest = self._find()
+        except nova_exception.InstanceNotFound:
+            pass                # the old handle says so itself, or is broken
+        except (nova_exception.NovaException, libvirt.libvirtError):
+            return False
+        return True
 
     def live_xml(self) -> etree._Element:
         """The XML of the domain as it runs now, parsed.

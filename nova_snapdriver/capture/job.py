@@ -14,16 +14,15 @@
 
 import abc
 from collections.abc import Callable
-import time
 import types
 from typing import Self
 
 from oslo_log import log as logging
-from oslo_utils import timeutils
 
 from nova_snapdriver import exception
 from nova_snapdriver import faultpoint
 from nova_snapdriver import guest as snap_guest
+from nova_snapdriver import waiting
 
 LOG = logging.getLogger(__name__)
 
@@ -79,14 +78,12 @@ class Job(abc.ABC):
 
         :raises CaptureFailed: it could not be ended
         """
-        deadline = timeutils.StopWatch(_END_SECONDS).start()
         faultpoint.reach('job.ending')
         if self.runs():
             self._abort()
-        while self.runs():
-            if deadline.expired():
-                raise exception.CaptureFailed(reason=self._endless())
-            time.sleep(_END_POLL_SECONDS)
+        if not waiting.wait_until(lambda: not self.runs(), _END_SECONDS,
+                                  _END_POLL_SECONDS):
+            raise exception.CaptureFailed(reason=self._endless())
         faultpoint.reach('job.ended')
 
     @abc.abstractmethod

@@ -26,7 +26,6 @@ from collections.abc import Iterator
 import contextlib
 import datetime
 import os
-import time
 
 from lxml import etree
 import nova.privsep.path
@@ -45,6 +44,7 @@ from nova_snapdriver import exception
 from nova_snapdriver import faultpoint
 from nova_snapdriver import guest as snap_guest
 from nova_snapdriver import imagebackend
+from nova_snapdriver import waiting
 
 LOG = logging.getLogger(__name__)
 
@@ -167,16 +167,13 @@ def _wait_until_in_step(request: capture_request.Request,
                         events: _Events) -> None:
     """:raises CaptureFailed: the job ended, failed, or does not get there"""
     guest, target = request.guest, request.disk.target
-    ask = timeutils.StopWatch(_INFO_SECONDS).start()
     progress = _Progress(guest, target)
-    while not events:
-        if ask.expired():
-            progress.check(events)
-            # If it has failed by now, there is no job to be ended any more.
-            if guest.copy_in_step(request.place.overlay):
-                events.append(snap_guest.BlockJobEvent.READY)
-            ask.restart()
-        time.sleep(_EVENT_POLL_SECONDS)
+    while not waiting.wait_until(lambda: events, _INFO_SECONDS,
+                                 _EVENT_POLL_SECONDS):
+        progress.check(events)
+        # If it has failed by now, there is no job to be ended any more.
+        if guest.copy_in_step(request.place.overlay):
+            events.append(snap_guest.BlockJobEvent.READY)
     _require_in_step(target, events)
 
 
@@ -230,13 +227,12 @@ def _wait_for_the_end(target: str, events: _Events) -> None:
 
     Libvirt's call succeeds also then; only the event tells.
     """
-    deadline = timeutils.StopWatch(_LAST_EVENT_SECONDS).start()
-    while events[-1] is snap_guest.BlockJobEvent.READY:
-        if deadline.expired():
-            raise exception.CaptureFailed(
-                reason='libvirt does not say how the copy of disk %s ended' %
-                       target)
-        time.sleep(_EVENT_POLL_SECONDS)
+    if not waiting.wait_until(
+            lambda: events[-1] is not snap_guest.BlockJobEvent.READY,
+            _LAST_EVENT_SECONDS, _EVENT_POLL_SECONDS):
+        raise exception.CaptureFailed(
+            reason='libvirt does not say how the copy of disk %s ended' %
+                   target)
     if events[-1] is snap_guest.BlockJobEvent.FAILED:
         raise exception.CaptureFailed(
             reason='the copy of disk %s failed at its end' % target)

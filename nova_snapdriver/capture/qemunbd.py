@@ -19,13 +19,12 @@ nova-compute may not read. Nothing here needs either.
 import socket as sockets
 import subprocess
 import tempfile
-import time
 
-from oslo_utils import timeutils
 from oslo_utils import units
 
 from nova_snapdriver import child
 from nova_snapdriver import exception
+from nova_snapdriver import waiting
 
 _START_SECONDS = 60
 _POLL_SECONDS = 0.01
@@ -90,16 +89,17 @@ class Server:
         return self._process.pid
 
     def _wait(self) -> None:
-        deadline = timeutils.StopWatch(_START_SECONDS).start()
-        while not greets(self._socket):
-            if self._process.poll() is not None:
-                raise exception.CaptureFailed(
-                    reason='the disk cannot be exported by qemu-nbd:')
-            if deadline.expired():
-                raise exception.CaptureFailed(
-                    reason='no export by qemu-nbd after %d s:' %
-                           _START_SECONDS)
-            time.sleep(_POLL_SECONDS)
+        if not waiting.wait_until(self._ready, _START_SECONDS, _POLL_SECONDS):
+            raise exception.CaptureFailed(
+                reason='no export by qemu-nbd after %d s:' % _START_SECONDS)
+
+    def _ready(self) -> bool:
+        if greets(self._socket):
+            return True
+        if self._process.poll() is not None:
+            raise exception.CaptureFailed(
+                reason='the disk cannot be exported by qemu-nbd:')
+        return False
 
     def end(self) -> None:
         """End it, whatever it does. Idempotent."""

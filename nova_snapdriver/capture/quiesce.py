@@ -23,12 +23,12 @@ from typing import Self
 
 from oslo_concurrency import lockutils
 from oslo_log import log as logging
-from oslo_utils import timeutils
 
 from nova_snapdriver.capture import export
 from nova_snapdriver import exception
 from nova_snapdriver import faultpoint
 from nova_snapdriver import guest as snap_guest
+from nova_snapdriver import waiting
 
 LOG = logging.getLogger(__name__)
 
@@ -203,22 +203,27 @@ def _begin_to_thaw_late(guest: snap_guest.Guest, settings: Settings) -> None:
 
 def _thaw_late(guest: snap_guest.Guest, settings: Settings) -> None:
     """Thaw as soon as the agent answers; the snapshot does not wait."""
-    watch = timeutils.StopWatch(_LATE_SECONDS).start()
-    while not watch.expired():
-        time.sleep(_LATE_POLL_SECONDS)
-        try:
-            with _alone(guest):
-                _thaw_once(guest, settings.agent_timeout)
-        except snap_guest.GuestGone:
-            return
-        except snap_guest.AgentError:
-            continue
-        LOG.warning('The agent answers again and has thawed the guest',
-                    instance=guest.instance)
-        return
-    LOG.error('The agent has not answered for %d s; the guest is frozen if it '
-              'does. Run "virsh domfsthaw %s" then', _LATE_SECONDS, guest.name,
-              instance=guest.instance)
+    # Not at once: it has just not answered.
+    time.sleep(_LATE_POLL_SECONDS)
+    if not waiting.wait_until(lambda: _thaws(guest, settings), _LATE_SECONDS,
+                              _LATE_POLL_SECONDS):
+        LOG.error('The agent has not answered for %d s; the guest is frozen '
+                  'if it does. Run "virsh domfsthaw %s" then', _LATE_SECONDS,
+                  guest.name, instance=guest.instance)
+
+
+def _thaws(guest: snap_guest.Guest, settings: Settings) -> bool:
+    """Thaw once; whether there is nothing left to thaw."""
+    try:
+        with _alone(guest):
+            _thaw_once(guest, settings.agent_timeout)
+    except snap_guest.GuestGone:
+        return True
+    except snap_guest.AgentError:
+        return False
+    LOG.warning('The agent answers again and has thawed the guest',
+                instance=guest.instance)
+    return True
 
 
 def thaw(guest: snap_guest.Guest, agent_timeout: int) -> None:

@@ -27,11 +27,11 @@ import time
 import libvirt
 from nova import exception as nova_exception
 from oslo_log import log as logging
-from oslo_utils import timeutils
 
 from nova_snapdriver import exception
 from nova_snapdriver import faultpoint
 from nova_snapdriver import guest as snap_guest
+from nova_snapdriver import waiting
 
 LOG = logging.getLogger(__name__)
 
@@ -148,19 +148,22 @@ def bring_back(guest: snap_guest.Guest, launch: Callable[[], None]) -> bool:
     :returns: whether there was something to do
     :raises CaptureFailed: it is still being saved, and that does not end
     """
-    deadline = timeutils.StopWatch(_SAVE_SECONDS).start()
-    given_up = False
-    while guest.exists():
-        if not guest.is_being_saved():
-            return given_up
-        if deadline.expired():
-            raise exception.CaptureFailed(
-                reason='the memory of domain %s is still being saved' %
-                       guest.name)
-        # It goes on, or was saved already and has stopped.
+    aborted = False
+
+    def save_ended() -> bool:
+        nonlocal aborted
+        if not guest.exists() or not guest.is_being_saved():
+            return True
         guest.abort_job()
-        given_up = True
-        time.sleep(_SAVE_POLL_SECONDS)
+        aborted = True
+        return False
+
+    if not waiting.wait_until(save_ended, _SAVE_SECONDS, _SAVE_POLL_SECONDS):
+        raise exception.CaptureFailed(
+            reason='the memory of domain %s is still being saved' % guest.name)
+    # After an abort it goes on, or was saved already and has stopped.
+    if guest.exists():
+        return aborted
     if not guest.is_saved():
         return False
     launch()
