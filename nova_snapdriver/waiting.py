@@ -10,12 +10,20 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Wait for what sends no event, by asking again and again."""
+"""Wait for what sends no event, and try again what may work later."""
 
 from collections.abc import Callable
 import time
+from typing import Any
+from typing import TypeVar
 
+from oslo_log import log as logging
 from oslo_utils import timeutils
+
+LOG = logging.getLogger(__name__)
+
+_Result = TypeVar('_Result')
+_Errors = tuple[type[Exception], ...]
 
 
 def wait_until(ready: Callable[[], object], seconds: float,
@@ -37,3 +45,34 @@ def wait_until(ready: Callable[[], object], seconds: float,
             return False
         time.sleep(poll)
     return True
+
+
+def retry(call: Callable[[], _Result], what: str, instance: Any, *,
+          errors: _Errors, final: _Errors = (), attempts: int,
+          pause: float) -> _Result:
+    """Call a function until it raises none of these errors, a few times.
+
+    :param what: what the function does, for the log: "Thawing"
+    :param errors: another attempt can help with these
+    :param final: no other attempt helps with these, though they are errors
+        of a class that is among ``errors``
+    :param attempts: how often it is called at most
+    :param pause: seconds between two attempts
+    :raises Exception: the last attempt's error, or one that is not to be
+        retried
+    """
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            return call()
+        except final:
+            raise
+        except errors as ex:
+            LOG.warning('%(what)s failed, attempt %(attempt)d of %(all)d: '
+                        '%(error)s', {'what': what, 'attempt': attempt,
+                                      'all': attempts, 'error': ex},
+                        instance=instance)
+            if attempt >= attempts:
+                raise
+        time.sleep(pause)

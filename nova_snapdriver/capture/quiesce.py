@@ -232,20 +232,16 @@ def thaw(guest: snap_guest.Guest, agent_timeout: int) -> None:
     :param agent_timeout: seconds
     :raises ThawFailed: it does not answer
     """
-    for attempt in range(1, _THAW_ATTEMPTS + 1):
-        try:
-            _thaw_once(guest, agent_timeout)
-            return
-        except snap_guest.GuestGone:
-            return
-        except snap_guest.AgentError as ex:
-            LOG.warning('Thawing failed, attempt %(attempt)d of %(all)d: '
-                        '%(error)s', {'attempt': attempt,
-                                      'all': _THAW_ATTEMPTS, 'error': ex},
-                        instance=guest.instance)
-            error = ex
-        time.sleep(_THAW_PAUSE_SECONDS)
-    raise exception.ThawFailed(domain=guest.name, reason=error)
+    try:
+        waiting.retry(
+            lambda: _thaw_once(guest, agent_timeout), 'Thawing',
+            guest.instance, errors=(snap_guest.AgentError,),
+            final=(snap_guest.GuestGone,), attempts=_THAW_ATTEMPTS,
+            pause=_THAW_PAUSE_SECONDS)
+    except snap_guest.GuestGone:
+        return
+    except snap_guest.AgentError as ex:
+        raise exception.ThawFailed(domain=guest.name, reason=ex) from ex
 
 
 def thaw_alone(guest: snap_guest.Guest, agent_timeout: int) -> None:

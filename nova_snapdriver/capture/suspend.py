@@ -22,7 +22,6 @@ from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import dataclasses
-import time
 
 import libvirt
 from nova import exception as nova_exception
@@ -34,6 +33,9 @@ from nova_snapdriver import guest as snap_guest
 from nova_snapdriver import waiting
 
 LOG = logging.getLogger(__name__)
+
+# What Nova's own calls raise.
+_ERRORS = (nova_exception.NovaException, libvirt.libvirtError)
 
 _ATTEMPTS = 5
 _PAUSE_SECONDS = 2
@@ -88,7 +90,7 @@ def _suspend(guest: snap_guest.Guest, power: Power) -> None:
         power.suspend()
     except nova_exception.InstanceNotFound:
         raise
-    except (nova_exception.NovaException, libvirt.libvirtError) as ex:
+    except _ERRORS as ex:
         raise exception.CaptureFailed(
             reason='the guest cannot be suspended: %s' %
                    getattr(ex, 'inner_exception', ex)) from ex
@@ -112,7 +114,7 @@ def _resume(guest: snap_guest.Guest, power: Power,
     faultpoint.reach('resume.noted')
     try:
         power.attach()
-    except (nova_exception.NovaException, libvirt.libvirtError) as ex:
+    except _ERRORS as ex:
         error = exception.DevicesMissing(reason=ex)
         if started:
             raise error from ex
@@ -123,19 +125,16 @@ def _resume(guest: snap_guest.Guest, power: Power,
 
 def _started(guest: snap_guest.Guest, power: Power) -> bool:
     """Have it back, with some patience; say whether it had to be started."""
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            return bring_back(guest, power.launch)
-        except nova_exception.InstanceNotFound:
-            raise
-        except (nova_exception.NovaException, libvirt.libvirtError) as ex:
-            LOG.warning('The guest does not start again, attempt %(attempt)d '
-                        'of %(all)d: %(error)s', {
-                            'attempt': attempt, 'all': _ATTEMPTS,
-                            'error': ex}, instance=guest.instance)
-            error = ex
-        time.sleep(_PAUSE_SECONDS)
-    raise exception.ResumeFailed(domain=guest.name, reason=error)
+    try:
+        return waiting.retry(
+            lambda: bring_back(guest, power.launch), 'Resuming the guest',
+            guest.instance, errors=_ERRORS,
+            final=(nova_exception.InstanceNotFound,), attempts=_ATTEMPTS,
+            pause=_PAUSE_SECONDS)
+    except nova_exception.InstanceNotFound:
+        raise
+    except _ERRORS as ex:
+        raise exception.ResumeFailed(domain=guest.name, reason=ex) from ex
 
 
 def bring_back(guest: snap_guest.Guest, launch: Callable[[], None]) -> bool:

@@ -54,6 +54,37 @@ def test_asks_once_more_after_the_last_pause(clock):
     assert waiting.wait_until(lambda: next(answers), 1, 60) is True
 
 
+def retried(*outcomes, attempts=3):
+    return waiting.retry(
+        mock.Mock(side_effect=outcomes), 'Counting', None,
+        errors=(ArithmeticError,), final=(ZeroDivisionError,),
+        attempts=attempts, pause=2)
+
+
+def test_what_works_is_called_once(clock):
+    assert retried('done', AssertionError) == 'done'
+    assert clock == []
+
+
+def test_what_fails_is_tried_again(clock, caplog):
+    assert retried(ArithmeticError, OverflowError('big'), 'done') == 'done'
+    assert clock == [2, 2]
+    assert 'Counting failed, attempt 2 of 3: big' in caplog.text
+
+
+def test_the_last_error_is_raised(clock):
+    with pytest.raises(OverflowError):
+        retried(ArithmeticError, OverflowError, AssertionError, attempts=2)
+    assert clock == [2]
+
+
+@pytest.mark.parametrize('error', (ZeroDivisionError, KeyError))
+def test_what_another_attempt_does_not_help_is_raised_at_once(error, clock):
+    with pytest.raises(error):
+        retried(error, AssertionError)
+    assert clock == []
+
+
 def test_an_exception_ends_the_wait(clock):
     with pytest.raises(ZeroDivisionError):
         waiting.wait_until(lambda: 1 / 0, 10, 1)
