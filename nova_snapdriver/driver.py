@@ -38,7 +38,7 @@ from nova_snapdriver.capture import quiesce
 from nova_snapdriver.capture import rbd
 from nova_snapdriver.capture import readahead
 from nova_snapdriver.capture import request as capture_request
-from nova_snapdriver.capture import scratch
+from nova_snapdriver.capture import space
 from nova_snapdriver.capture import suspend
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import compat
@@ -332,7 +332,7 @@ class SnapDriver(driver.LibvirtDriver):
         assert task.disk is not None    # a plan for a way of ours has a disk
         return _CAPTURES[task.plan.path](capture_request.Request(
             task.guest, task.disk, task.settings, task.place, record.keep,
-            scratch.limits(CONF),
+            space.limits(CONF),
             self._power(task, record) if task.plan.suspends else None,
             task.snapshot, readahead.spool(CONF, task.place.path)))
 

@@ -29,8 +29,8 @@ from oslo_log import log as logging
 from oslo_utils import units
 
 from nova_snapdriver.capture import request as capture_request
-from nova_snapdriver.capture import scratch
 from nova_snapdriver.capture import server
+from nova_snapdriver.capture import space
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import child
 from nova_snapdriver import compat
@@ -62,9 +62,9 @@ def copied(request: capture_request.Request, images: _Chain
     :raises ScratchExhausted: there is no room for it
     """
     if _can_clone(images[0], request.place):
-        scratch.check(request.place, request.limits)
+        space.check(request.place, request.limits)
         return _cloned(images, request)
-    scratch.require(request.place, request.limits, _data(images, request))
+    space.require(request.place, request.limits, _data(images, request))
     return _spooled(images, request)
 
 

@@ -32,6 +32,7 @@ from nova_snapdriver.capture import quiesce
 from nova_snapdriver.capture import readahead
 from nova_snapdriver.capture import request as capture_request
 from nova_snapdriver.capture import scratch
+from nova_snapdriver.capture import space
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import exception
 from nova_snapdriver import faultpoint
@@ -73,7 +74,7 @@ def capture(request: capture_request.Request) -> Iterator[export.Capture]:
     uid = None if owner is None else owner[0]
     backup = job.BackupJob(guest, place.socket, request.not_undone)
     with workspace.private(place, uid), _may_end(request) as ahead:
-        scratch.check(place, request.limits)
+        space.check(place, request.limits)
         with (scratch.guarded(guest, place, request.limits, backup.end, ahead),
               backup):
             yield _begin(request, owner, ahead)

@@ -36,8 +36,8 @@ from nova_snapdriver.capture import export
 from nova_snapdriver.capture import job
 from nova_snapdriver.capture import quiesce
 from nova_snapdriver.capture import request as capture_request
-from nova_snapdriver.capture import scratch
 from nova_snapdriver.capture import server
+from nova_snapdriver.capture import space
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import child
 from nova_snapdriver import exception
@@ -105,8 +105,8 @@ def _make_overlay(request: capture_request.Request,
                   owner: tuple[int, int] | None) -> None:
     size = request.guest.disk_size(request.disk.target)
     # An allocation can be larger than the disk: internal snapshots.
-    scratch.require(request.place, request.limits,
-                    min(size.capacity, size.allocation))
+    space.require(request.place, request.limits,
+                  min(size.capacity, size.allocation))
     backing: tuple[str, ...] = ()
     if request.disk.backing:
         below = request.disk.backing[0]

@@ -18,7 +18,7 @@ import dataclasses
 from nova_snapdriver.capture import quiesce
 from nova_snapdriver.capture import rbd
 from nova_snapdriver.capture import readahead
-from nova_snapdriver.capture import scratch
+from nova_snapdriver.capture import space
 from nova_snapdriver.capture import suspend
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import guest as snap_guest
@@ -44,7 +44,7 @@ class Request:
     settings: quiesce.Settings
     place: workspace.Workspace
     not_undone: Callable[[], None]
-    limits: scratch.Limits = scratch.Limits(0, 0)
+    limits: space.Limits = space.Limits(0, 0)
     power: suspend.Power | None = None
     snapshot: rbd.Snapshot | None = None
     spool: readahead.Spool | None = None

@@ -21,15 +21,14 @@ the guest, the guest is resumed: its write is then made again and succeeds.
 from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
-import dataclasses
 import os
 import threading
-from typing import Any
 
 from oslo_log import log as logging
 from oslo_utils import units
 
 from nova_snapdriver.capture import readahead
+from nova_snapdriver.capture import space
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import exception
 from nova_snapdriver import guest as snap_guest
@@ -41,70 +40,9 @@ LOG = logging.getLogger(__name__)
 # than it matters.
 _POLL_SECONDS = 0.5
 
-# The tables of a qcow2 file for each byte of data, generously, and its header.
-_TABLES = 4096
-_HEADER = units.Mi
-
 # By default the disk is read ahead of the upload when the scratch file has
 # taken this share of what it may take: the rest is for what comes meanwhile.
 _HURRY_SHARE = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """What the operator says.
-
-    :param reserve: [snapdriver] scratch_reserve, in bytes
-    :param limit: [snapdriver] scratch_limit, in bytes; 0 for none
-    :param hurry: [snapdriver] read_ahead_threshold, in bytes; 0 for a share of
-        the room that there is
-    """
-
-    reserve: int
-    limit: int
-    hurry: int = 0
-
-
-def limits(conf: Any) -> Limits:
-    """What nova.conf says."""
-    return Limits(conf.snapdriver.scratch_reserve * units.Mi,
-                  conf.snapdriver.scratch_limit * units.Mi,
-                  conf.snapdriver.read_ahead_threshold * units.Mi)
-
-
-def check(place: workspace.Workspace, limits: Limits) -> None:
-    """Look whether there is room, before anything is done.
-
-    :raises ScratchExhausted: there is not
-    """
-    reason = _too_little_room(os.path.dirname(place.path), limits)
-    if reason:
-        raise exception.ScratchExhausted(
-            reason='it was not begun, as ' + reason)
-
-
-def require(place: workspace.Workspace, limits: Limits, data: int) -> None:
-    """Look whether there is room for a copy of a disk, before it is made.
-
-    :param data: bytes that the copy may hold
-    :raises ScratchExhausted: there is not
-    """
-    needed = data + data // _TABLES + _HEADER
-    if limits.limit and needed > limits.limit:
-        raise exception.ScratchExhausted(
-            reason='it was not begun, as a copy of the disk may need %d MiB, '
-                   'more than [snapdriver] scratch_limit' %
-                   (needed // units.Mi + 1))
-    check(place, dataclasses.replace(limits, reserve=limits.reserve + needed))
-
-
-def spare(place: workspace.Workspace, limits: Limits) -> int:
-    """Bytes that may be used for what could also be done without.
-
-    Half of what is free beyond the reserve: the other half stays for what the
-    guests overwrite, and for other snapshots.
-    """
-    return max(0, _free(os.path.dirname(place.path)) - limits.reserve) // 2
 
 
 class Guard:
@@ -116,7 +54,7 @@ class Guard:
     """
 
     def __init__(self, guest: snap_guest.Guest, place: workspace.Workspace,
-                 limits: Limits, end_job: Callable[[], None],
+                 limits: space.Limits, end_job: Callable[[], None],
                  ahead: readahead.ReadAhead | None = None) -> None:
         self._guest = guest
         self._place = place
@@ -161,7 +99,7 @@ class Guard:
         if self._limits.limit and used > self._limits.limit:
             return ('the guest overwrote more than [snapdriver] scratch_limit,'
                     ' %d MiB' % (self._limits.limit // units.Mi))
-        return _too_little_room(self._place.path, self._limits)
+        return space.shortage(self._place.path, self._limits)
 
     def _hurry(self, ahead: readahead.ReadAhead) -> bool:
         """End the job early if the guest needs it; whether that was done."""
@@ -203,7 +141,7 @@ class Guard:
 
 @contextlib.contextmanager
 def guarded(guest: snap_guest.Guest, place: workspace.Workspace,
-            limits: Limits, end_job: Callable[[], None],
+            limits: space.Limits, end_job: Callable[[], None],
             ahead: readahead.ReadAhead | None = None) -> Iterator[None]:
     """Guard a capture; to be left when its job has ended.
 
@@ -222,27 +160,13 @@ def guarded(guest: snap_guest.Guest, place: workspace.Workspace,
         raise exception.ScratchExhausted(reason=guard.reason) from ex
 
 
-def _bearable(used: int, directory: str, limits: Limits) -> int:
+def _bearable(used: int, directory: str, limits: space.Limits) -> int:
     """Bytes that the scratch file may take without a hurry."""
-    left = max(0, _free(directory) - limits.reserve)
+    left = max(0, space.free(directory) - limits.reserve)
     if limits.limit:
         left = min(left, max(0, limits.limit - used))
     share = (used + left) // _HURRY_SHARE
     return min(limits.hurry, share) if limits.hurry else share
-
-
-def _too_little_room(directory: str, limits: Limits) -> str | None:
-    free = _free(directory)
-    if free >= limits.reserve:
-        return None
-    return ('%s has %d MiB left, less than %d MiB, which is [snapdriver] '
-            'scratch_reserve and what a copy of the disk may need' %
-            (directory, free // units.Mi, limits.reserve // units.Mi))
-
-
-def _free(directory: str) -> int:
-    found = os.statvfs(directory)
-    return found.f_bavail * found.f_frsize
 
 
 def _allocated(directory: str) -> int:
