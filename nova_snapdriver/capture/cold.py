@@ -104,7 +104,7 @@ def _snapshotted(request: capture_request.Request) -> Iterator[_Chain]:
     """A disk on RBD, as it is now: no QEMU locks one."""
     source, snapshot = request.disk.source, request.snapshot
     assert source.rbd is not None and snapshot is not None
-    with rbd.held(snapshot, request.not_undone):
+    with rbd.held(snapshot, request.on_leftover):
         yield (dataclasses.replace(source, rbd=snapshot.of(source.rbd)),)
 
 
@@ -123,7 +123,7 @@ def _of_active(request: capture_request.Request) -> Iterator[export.Capture]:
         # It is frozen and stands still: it does not notice how long.
         settings = dataclasses.replace(request.settings, freeze_timeout=0)
         with (quiesce.frozen(guest, settings) as consistency,
-              suspend.suspended(guest, request.power, request.not_undone)):
+              suspend.suspended(guest, request.power, request.on_leftover)):
             captured_at = datetime.datetime.now(datetime.UTC)
             images = holding.enter_context(hold)
             faultpoint.reach('copy.made')

@@ -151,11 +151,11 @@ def copy(way: Route, context: Any, image_id: str, guest: snap_guest.Guest,
 
 
 @contextlib.contextmanager
-def removed_on_error(way: Route, not_undone: Callable[[], None]
+def removed_on_error(way: Route, on_leftover: Callable[[], None]
                      ) -> Iterator[None]:
     """Remove all of a copy that does not become an image.
 
-    :param not_undone: called when something of it is left
+    :param on_leftover: called when something of it is left
     """
     try:
         yield
@@ -165,7 +165,7 @@ def removed_on_error(way: Route, not_undone: Callable[[], None]
         except Exception as ex:
             LOG.error('Of the copy %(clone)s something is left: %(error)s',
                       {'clone': way.clone, 'error': ex})
-            not_undone()
+            on_leftover()
         raise
 
 

@@ -48,13 +48,13 @@ class Job(abc.ABC):
     Whether it was begun is libvirt's to say: a call that failed for us may
     have begun it all the same (a connection that broke before the answer).
 
-    :param not_undone: called when the job could not be ended
+    :param on_leftover: called when the job could not be ended
     """
 
     def __init__(self, guest: snap_guest.Guest,
-                 not_undone: Callable[[], None] = lambda: None) -> None:
+                 on_leftover: Callable[[], None] = lambda: None) -> None:
         self._guest = guest
-        self._not_undone = not_undone
+        self._on_leftover = on_leftover
 
     def __enter__(self) -> Self:
         return self
@@ -65,7 +65,7 @@ class Job(abc.ABC):
         try:
             self.end()
         except Exception as ex:
-            self._not_undone()
+            self._on_leftover()
             if exc is None:
                 raise
             # The first error is the one to see; this one is for the log.
@@ -102,12 +102,12 @@ class Job(abc.ABC):
 class BackupJob(Job):
     """The backup job with a socket of ours.
 
-    :param not_undone: called when the job could not be ended
+    :param on_leftover: called when the job could not be ended
     """
 
     def __init__(self, guest: snap_guest.Guest, socket: str,
-                 not_undone: Callable[[], None] = lambda: None) -> None:
-        super().__init__(guest, not_undone)
+                 on_leftover: Callable[[], None] = lambda: None) -> None:
+        super().__init__(guest, on_leftover)
         self._socket = socket
 
     def runs(self) -> bool:
@@ -126,12 +126,12 @@ class BlockCopy(Job):
     """The block job that copies a disk to a file of ours.
 
     :param overlay: path of the file
-    :param not_undone: called when the job could not be ended
+    :param on_leftover: called when the job could not be ended
     """
 
     def __init__(self, guest: snap_guest.Guest, overlay: str,
-                 not_undone: Callable[[], None] = lambda: None) -> None:
-        super().__init__(guest, not_undone)
+                 on_leftover: Callable[[], None] = lambda: None) -> None:
+        super().__init__(guest, on_leftover)
         self._overlay = overlay
 
     def runs(self) -> bool:

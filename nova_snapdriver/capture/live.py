@@ -72,7 +72,7 @@ def capture(request: capture_request.Request) -> Iterator[export.Capture]:
     job.refuse_others(guest)
     owner = guest.qemu_owner()
     uid = None if owner is None else owner[0]
-    backup = job.BackupJob(guest, place.socket, request.not_undone)
+    backup = job.BackupJob(guest, place.socket, request.on_leftover)
     with workspace.private(place, uid), _may_end(request) as ahead:
         space.check(place, request.limits)
         with (scratch.guarded(guest, place, request.limits, backup.end, ahead),

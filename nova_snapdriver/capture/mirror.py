@@ -146,7 +146,7 @@ def _copy(request: capture_request.Request,
     guest, target, place = request.guest, request.disk.target, request.place
     # Listening begins before the job does, and ends after it.
     with (guest.block_job_events(target) as events,
-          job.BlockCopy(guest, place.overlay, request.not_undone)):
+          job.BlockCopy(guest, place.overlay, request.on_leftover)):
         guest.begin_copy(target, copy_xml(place.overlay, request.disk.backing))
         faultpoint.reach('mirror.begun')
         _wait_until_in_step(request, events)

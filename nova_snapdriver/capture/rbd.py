@@ -95,10 +95,11 @@ def url(*parts: str) -> str:
 
 
 @contextlib.contextmanager
-def held(snapshot: Snapshot, not_undone: Callable[[], None]) -> Iterator[None]:
+def held(snapshot: Snapshot,
+         on_leftover: Callable[[], None]) -> Iterator[None]:
     """Have a snapshot, and remove it at the end.
 
-    :param not_undone: called when it could not be removed
+    :param on_leftover: called when it could not be removed
     :raises CaptureFailed: Ceph refuses it
     """
     backend = snapshot.backend
@@ -111,17 +112,17 @@ def held(snapshot: Snapshot, not_undone: Callable[[], None]) -> Iterator[None]:
                        (str(ex) or repr(ex))) from ex
         yield
     finally:
-        _remove(snapshot, not_undone)
+        _remove(snapshot, on_leftover)
 
 
-def _remove(snapshot: Snapshot, not_undone: Callable[[], None]) -> None:
+def _remove(snapshot: Snapshot, on_leftover: Callable[[], None]) -> None:
     try:
         remove(snapshot.backend.driver, snapshot.url)
     except Exception as ex:
         # The caller's exception is the one to see.
         LOG.error('The RBD snapshot %(url)s is left: %(error)s',
                   {'url': snapshot.url, 'error': ex})
-        not_undone()
+        on_leftover()
 
 
 def remove(driver: Any, snapshot: str) -> list[str]:

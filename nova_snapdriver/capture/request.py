@@ -30,7 +30,7 @@ class Request:
     """One disk of one guest, to be captured once.
 
     :param place: where the capture's private directory is to be
-    :param not_undone: called when something is left that has to be undone
+    :param on_leftover: called when something is left that has to be undone
     :param limits: of the room for what the guest overwrites; none by default
     :param power: to stop the guest with for a moment; none where a guest that
         runs is not to be stopped
@@ -43,7 +43,7 @@ class Request:
     disk: imagebackend.RootDisk
     settings: quiesce.Settings
     place: workspace.Workspace
-    not_undone: Callable[[], None]
+    on_leftover: Callable[[], None]
     limits: space.Limits = space.Limits(0, 0)
     power: suspend.Power | None = None
     snapshot: rbd.Snapshot | None = None

@@ -64,12 +64,12 @@ class Power:
 
 @contextlib.contextmanager
 def suspended(guest: snap_guest.Guest, power: Power,
-              not_undone: Callable[[], None]) -> Iterator[None]:
+              on_leftover: Callable[[], None]) -> Iterator[None]:
     """Have a guest stopped meanwhile; then it is what it was before.
 
     One that was paused is paused again: that is in its memory image.
 
-    :param not_undone: called when it could not be started again
+    :param on_leftover: called when it could not be started again
     :raises CaptureFailed: it cannot be suspended, and is as it was
     :raises ResumeFailed: it cannot be started, or lacks devices
     :raises nova.exception.InstanceNotFound: it went away meanwhile
@@ -82,7 +82,7 @@ def suspended(guest: snap_guest.Guest, power: Power,
         yield
     finally:
         faultpoint.reach('resume.begun')
-        _resume(guest, power, not_undone)
+        _resume(guest, power, on_leftover)
 
 
 def _suspend(guest: snap_guest.Guest, power: Power) -> None:
@@ -101,13 +101,13 @@ def _suspend(guest: snap_guest.Guest, power: Power) -> None:
 
 
 def _resume(guest: snap_guest.Guest, power: Power,
-            not_undone: Callable[[], None]) -> None:
+            on_leftover: Callable[[], None]) -> None:
     try:
         started = _started(guest, power)
     except nova_exception.InstanceNotFound:
         raise
     except BaseException:
-        not_undone()
+        on_leftover()
         raise
     faultpoint.reach('resume.started')
     power.note(False)
@@ -147,9 +147,26 @@ def bring_back(guest: snap_guest.Guest, launch: Callable[[], None]) -> bool:
     :returns: whether there was something to do
     :raises CaptureFailed: it is still being saved, and that does not end
     """
+    aborted = _abort_save(guest)
+    if guest.exists():
+        return aborted
+    if not guest.is_saved():
+        return False
+    launch()
+    return True
+
+
+def _abort_save(guest: snap_guest.Guest) -> bool:
+    """Abort the save of a guest's memory, if one runs, and wait for its end.
+
+    The guest then goes on, or was saved already and has stopped.
+
+    :returns: whether one ran
+    :raises CaptureFailed: it does not end
+    """
     aborted = False
 
-    def save_ended() -> bool:
+    def ended() -> bool:
         nonlocal aborted
         if not guest.exists() or not guest.is_being_saved():
             return True
@@ -157,13 +174,7 @@ def bring_back(guest: snap_guest.Guest, launch: Callable[[], None]) -> bool:
         aborted = True
         return False
 
-    if not waiting.wait_until(save_ended, _SAVE_SECONDS, _SAVE_POLL_SECONDS):
+    if not waiting.wait_until(ended, _SAVE_SECONDS, _SAVE_POLL_SECONDS):
         raise exception.CaptureFailed(
             reason='the memory of domain %s is still being saved' % guest.name)
-    # After an abort it goes on, or was saved already and has stopped.
-    if guest.exists():
-        return aborted
-    if not guest.is_saved():
-        return False
-    launch()
-    return True
+    return aborted

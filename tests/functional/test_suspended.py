@@ -224,7 +224,7 @@ def test_start_that_fails_loses_no_memory(area, start_domain, impatient):
     with pytest.raises(exception.ResumeFailed, match='virsh start'):
         with cold.capture(dataclasses.replace(
                 request_of(guest, power, area),
-                not_undone=lambda: left.append(1))):
+                on_leftover=lambda: left.append(1))):
             pass
     assert left and power.notes == [True]
     assert guest.domain.hasManagedSaveImage()
