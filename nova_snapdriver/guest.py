@@ -59,7 +59,7 @@ class GuestGone(AgentError):
 class BlockJobEvent(enum.Enum):
     """What libvirt's event says about a block job."""
 
-    READY = 'in step with the disk'
+    READY = 'ready'
     ENDED = 'ended'
     FAILED = 'failed'
 
@@ -384,7 +384,7 @@ class Guest:
         disk = self._copied(path)
         return None if disk is None else str(disk.find('target').get('dev'))
 
-    def copy_in_step(self, path: str) -> bool:
+    def copy_is_ready(self, path: str) -> bool:
         """Whether the copy to a file is complete, and follows the disk.
 
         :raises CaptureFailed: libvirt does not answer

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A job of QEMU's that a capture began, and that has to end with it."""
+"""QEMU's jobs for a capture: begun by it, and ended with it."""
 
 import abc
 from collections.abc import Callable
@@ -32,7 +32,7 @@ _END_POLL_SECONDS = 0.02
 
 
 def refuse_others(guest: snap_guest.Guest) -> None:
-    """See that nobody's job holds a domain, before anything is done to it.
+    """Check that no job runs on a domain, before anything is done to it.
 
     :raises CaptureFailed: one does
     """
@@ -43,10 +43,10 @@ def refuse_others(guest: snap_guest.Guest) -> None:
 
 
 class Job(abc.ABC):
-    """A job of ours, whether it runs or not: a context manager that ends it.
+    """A context manager that ends one job, if it runs.
 
-    Whether it was begun is libvirt's to say: a call that failed for us may
-    have begun it all the same (a connection that broke before the answer).
+    Libvirt is asked whether it runs: a call to begin it may have succeeded
+    although it raised (the connection broke before the answer came).
 
     :param on_leftover: called when the job could not be ended
     """
@@ -68,15 +68,15 @@ class Job(abc.ABC):
             self._on_leftover()
             if exc is None:
                 raise
-            # The first error is the one to see; this one is for the log.
+            # Raise the first error, and log this one.
             LOG.error('%s', ex, instance=self._guest.instance)
 
     def end(self) -> None:
-        """End the job if it runs, and wait until it has. Idempotent.
+        """End the job if it runs, and wait for its end. Idempotent.
 
-        A domain that is gone took its job along.
+        A job ends with its domain, too.
 
-        :raises CaptureFailed: it could not be ended
+        :raises CaptureFailed: it does not end, or libvirt refused
         """
         faultpoint.reach('job.ending')
         if self.runs():
@@ -96,12 +96,13 @@ class Job(abc.ABC):
 
     @abc.abstractmethod
     def _endless(self) -> str:
-        """What to tell the operator of a job that does not end."""
+        """The error for a job that does not end, with what to do."""
 
 
 class BackupJob(Job):
-    """The backup job with a socket of ours.
+    """The backup job of a live snapshot, known by its socket.
 
+    :param socket: path of the socket; a job with another one is left alone
     :param on_leftover: called when the job could not be ended
     """
 
@@ -123,7 +124,7 @@ class BackupJob(Job):
 
 
 class BlockCopy(Job):
-    """The block job that copies a disk to a file of ours.
+    """The block job of a mirror, known by the file that it copies to.
 
     :param overlay: path of the file
     :param on_leftover: called when the job could not be ended

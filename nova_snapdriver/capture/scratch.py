@@ -10,12 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The guard of the scratch file: the guest goes first, the snapshot second.
+"""Guard the guest against a scratch file that finds no space.
 
-When QEMU finds no room for the old contents of what the guest overwrites, it
-is the guest's write that fails: libvirt gives no other choice for a backup
-job. So the job is ended before that, and if QEMU was quicker and has paused
-the guest, the guest is resumed: its write is then made again and succeeds.
+When QEMU cannot copy to the scratch file what the guest is about to overwrite,
+it fails the guest's write: libvirt has no other policy for a backup job. So
+the job is ended before that. If QEMU was faster and has paused the guest, the
+guest is resumed when the job has ended: the write is repeated and succeeds.
 """
 
 from collections.abc import Callable
@@ -35,22 +35,22 @@ from nova_snapdriver import guest as snap_guest
 
 LOG = logging.getLogger(__name__)
 
-# A guest that QEMU has paused waits no longer than this and one look. The
-# event for it would need the event loop of Nova's Host and come no sooner
-# than it matters.
+# A guest that QEMU has paused waits about this long. Events would need the
+# event loop of Nova's Host, for no gain that matters.
 _POLL_SECONDS = 0.5
 
 # By default the disk is read ahead of the upload when the scratch file has
-# taken this share of what it may take: the rest is for what comes meanwhile.
+# reached a quarter of its maximum: the rest is for what the guest overwrites
+# while the disk is read.
 _HURRY_SHARE = 4
 
 
 class Guard:
     """Watches one capture in a thread, from its start to its end.
 
-    :param end_job: ends the capture's job, for the guest's sake; idempotent
-    :param ahead: to end the job as soon as the disk has been read, if the
-        guest overwrites much; none where it is as long as the upload
+    :param end_job: ends the capture's job; idempotent
+    :param ahead: to read ahead of the upload if the guest overwrites much, so
+        that the job can end once the disk has been read; ``None`` if not
     """
 
     def __init__(self, guest: snap_guest.Guest, place: workspace.Workspace,
@@ -62,9 +62,9 @@ class Guard:
         self._end_job = end_job
         self._ahead = ahead
         self._stopping = threading.Event()
-        # In eventlet mode a green one: it may call libvirt as all others do.
+        # In eventlet mode a green one, so that it may call libvirt.
         self._thread = threading.Thread(target=self._watch, daemon=True)
-        # A guest that stands still for an error of before is not for us.
+        # A guest that was stopped by an earlier error must stay so.
         self._stopped_before = guest.stopped_by_io_error()
         self.reason: str | None = None
 
@@ -72,7 +72,10 @@ class Guard:
         self._thread.start()
 
     def stop(self) -> None:
-        """Watch no more. The job has ended: what it has stopped goes on."""
+        """Stop watching, and resume the guest if the job has stopped it.
+
+        To be called when the job has ended.
+        """
         self._stopping.set()
         self._thread.join()
         self._resume()
@@ -87,12 +90,12 @@ class Guard:
                 if self._ahead is not None and self._hurry(self._ahead):
                     return
             except Exception as ex:
-                # To be looked at again; the guard must not die of it.
+                # Checked again next time; the guard must survive it.
                 LOG.warning('The scratch file cannot be watched: %s', ex,
                             instance=self._guest.instance)
 
     def _pressure(self) -> str | None:
-        """Why the snapshot must give way; none if it need not."""
+        """Why the snapshot has to be aborted; ``None`` if it has not."""
         if self._stopped():
             return 'QEMU had no room for it and stopped the guest'
         used = _allocated(self._place.path)
@@ -102,7 +105,7 @@ class Guard:
         return space.shortage(self._place.path, self._limits)
 
     def _hurry(self, ahead: readahead.ReadAhead) -> bool:
-        """End the job early if the guest needs it; whether that was done."""
+        """Read ahead if the guest overwrites much; whether the job ended."""
         if not ahead.ordered:
             used = _allocated(self._place.path)
             if used <= _bearable(used, self._place.path, self._limits):
@@ -120,7 +123,7 @@ class Guard:
         return True
 
     def _relieve(self, reason: str) -> None:
-        LOG.error('The snapshot is given up for the sake of the guest: %s',
+        LOG.error('Aborting the snapshot to keep the guest running: %s',
                   reason, instance=self._guest.instance)
         self.reason = reason
         try:
@@ -134,8 +137,8 @@ class Guard:
     def _resume(self) -> None:
         if self._stopped():
             self._guest.resume()
-            LOG.warning('Resumed the guest, which QEMU had stopped for want '
-                        'of room for the snapshot',
+            LOG.warning('Resumed the guest, which QEMU had paused for lack of '
+                        'space in [snapdriver] scratch_directory',
                         instance=self._guest.instance)
 
 
@@ -143,9 +146,10 @@ class Guard:
 def guarded(guest: snap_guest.Guest, place: workspace.Workspace,
             limits: space.Limits, end_job: Callable[[], None],
             ahead: readahead.ReadAhead | None = None) -> Iterator[None]:
-    """Guard a capture; to be left when its job has ended.
+    """Guard a capture. The block must end after its job has ended.
 
-    :raises ScratchExhausted: instead of whatever failed because of it
+    :raises ScratchExhausted: the guard ended the job; instead of the error
+        that this caused in the block
     """
     guard = Guard(guest, place, limits, end_job, ahead)
     guard.start()
@@ -161,7 +165,7 @@ def guarded(guest: snap_guest.Guest, place: workspace.Workspace,
 
 
 def _bearable(used: int, directory: str, limits: space.Limits) -> int:
-    """Bytes that the scratch file may take without a hurry."""
+    """The size of the scratch file, in bytes, from which to read ahead."""
     left = max(0, space.free(directory) - limits.reserve)
     if limits.limit:
         left = min(left, max(0, limits.limit - used))
@@ -170,7 +174,7 @@ def _bearable(used: int, directory: str, limits: space.Limits) -> int:
 
 
 def _allocated(directory: str) -> int:
-    """Bytes that the files of a directory take on the disk."""
+    """Bytes allocated on the disk by the files of a directory."""
     total = 0
     with os.scandir(directory) as entries:
         for entry in entries:

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""How much room there is in the scratch directory.
+"""Check the space in the scratch directory.
 
-The limits of the operator are for all that a snapshot writes there: the old
-contents of what the guest overwrites, copies of a disk, what is compressed or
-read ahead.
+The operator's limits apply to all that a snapshot writes there: the scratch
+file of a backup job, copies of a disk, compressed clusters, and what is read
+ahead.
 """
 
 import dataclasses
@@ -26,19 +26,20 @@ from oslo_utils import units
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import exception
 
-# The tables of a qcow2 file for each byte of data, generously, and its header.
+# Bytes of data for each byte of a qcow2 file's tables, rounded down; and an
+# allowance for its header.
 _TABLES = 4096
 _HEADER = units.Mi
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What the operator says.
+    """The operator's limits.
 
     :param reserve: [snapdriver] scratch_reserve, in bytes
-    :param limit: [snapdriver] scratch_limit, in bytes; 0 for none
-    :param hurry: [snapdriver] read_ahead_threshold, in bytes; 0 for a share of
-        the room that there is
+    :param limit: [snapdriver] scratch_limit, in bytes; 0 means no limit
+    :param hurry: [snapdriver] read_ahead_threshold, in bytes; 0 means a share
+        of the available space
     """
 
     reserve: int
@@ -47,16 +48,16 @@ class Limits:
 
 
 def limits(conf: Any) -> Limits:
-    """What nova.conf says."""
+    """Read the limits from nova.conf."""
     return Limits(conf.snapdriver.scratch_reserve * units.Mi,
                   conf.snapdriver.scratch_limit * units.Mi,
                   conf.snapdriver.read_ahead_threshold * units.Mi)
 
 
 def check(place: workspace.Workspace, limits: Limits) -> None:
-    """Look whether there is room, before anything is done.
+    """Check that the reserve is free, before anything is done.
 
-    :raises ScratchExhausted: there is not
+    :raises ScratchExhausted: it is not
     """
     reason = shortage(os.path.dirname(place.path), limits)
     if reason:
@@ -65,9 +66,9 @@ def check(place: workspace.Workspace, limits: Limits) -> None:
 
 
 def require(place: workspace.Workspace, limits: Limits, data: int) -> None:
-    """Look whether there is room for a copy of a disk, before it is made.
+    """Check that there is space for a copy of a disk, before it is made.
 
-    :param data: bytes that the copy may hold
+    :param data: maximum size of the data in the copy, in bytes
     :raises ScratchExhausted: there is not
     """
     needed = data + data // _TABLES + _HEADER
@@ -80,16 +81,16 @@ def require(place: workspace.Workspace, limits: Limits, data: int) -> None:
 
 
 def spare(place: workspace.Workspace, limits: Limits) -> int:
-    """Bytes that may be used for what could also be done without.
+    """Bytes that may be used for data that only save time.
 
-    Half of what is free beyond the reserve: the other half stays for what the
-    guests overwrite, and for other snapshots.
+    Half of what is free beyond the reserve: the other half is for what guests
+    overwrite, and for other snapshots.
     """
     return max(0, free(os.path.dirname(place.path)) - limits.reserve) // 2
 
 
 def shortage(directory: str, limits: Limits) -> str | None:
-    """What is wrong where less than the reserve is free, in words."""
+    """Say that less than the reserve is free; ``None`` if it is free."""
     left = free(directory)
     if left >= limits.reserve:
         return None
@@ -99,6 +100,6 @@ def shortage(directory: str, limits: Limits) -> str | None:
 
 
 def free(directory: str) -> int:
-    """Bytes that are free in the file system of a directory."""
+    """Free space in the file system of a directory, in bytes."""
     found = os.statvfs(directory)
     return found.f_bavail * found.f_frsize

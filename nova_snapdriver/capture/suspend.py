@@ -10,12 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A guest that runs, stopped for a moment with its memory saved.
+"""Suspend a running guest while its disk is copied, then resume it.
 
-By Nova's own suspend, so that devices of the host (PCI, SR-IOV, mediated
-ones) are taken from the guest before and given back after, as in Nova. The
-memory image is libvirt's managed save: whoever starts the domain, and be it
-an operator by hand, starts it from there.
+By Nova's own suspend, which detaches passed-through devices (PCI, SR-IOV,
+mediated ones) before and attaches them after. The memory is in libvirt's
+managed save image, so any start of the domain, even by an operator's "virsh
+start", resumes the guest.
 """
 
 from collections.abc import Callable
@@ -34,26 +34,26 @@ from nova_snapdriver import waiting
 
 LOG = logging.getLogger(__name__)
 
-# What Nova's own calls raise.
+# The errors of Nova's calls, which pass libvirt's on.
 _ERRORS = (nova_exception.NovaException, libvirt.libvirtError)
 
 _ATTEMPTS = 5
 _PAUSE_SECONDS = 2
 
-# How long a save that is given up may take to end.
+# How long an aborted save may take to end.
 _SAVE_SECONDS = 60
 _SAVE_POLL_SECONDS = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Power:
-    """Nova's ways to stop a guest for a moment, and to have it back.
+    """Nova's functions to suspend and resume one guest.
 
-    :param suspend: takes away the host's devices, saves the memory and stops
-    :param launch: starts the domain, from its memory if that is saved
-    :param attach: gives the host's devices back
-    :param note: told, before and after, whether the guest is down for us; a
-        recovery then knows
+    :param suspend: detaches passed-through devices, and saves the domain
+    :param launch: starts the domain, from its managed save image if it has one
+    :param attach: attaches passed-through devices
+    :param note: notes for a recovery whether the guest is suspended for a
+        snapshot; called with True before, and with False after
     """
 
     suspend: Callable[[], None]
@@ -65,14 +65,15 @@ class Power:
 @contextlib.contextmanager
 def suspended(guest: snap_guest.Guest, power: Power,
               on_leftover: Callable[[], None]) -> Iterator[None]:
-    """Have a guest stopped meanwhile; then it is what it was before.
+    """Suspend a guest, and resume it at the end.
 
-    One that was paused is paused again: that is in its memory image.
+    A guest that was paused is paused again: its managed save image says so.
 
-    :param on_leftover: called when it could not be started again
+    :param on_leftover: called when it could not be resumed
     :raises CaptureFailed: it cannot be suspended, and is as it was
-    :raises ResumeFailed: it cannot be started, or lacks devices
-    :raises nova.exception.InstanceNotFound: it went away meanwhile
+    :raises ResumeFailed: it cannot be resumed
+    :raises DevicesMissing: it was resumed, without all of its devices
+    :raises nova.exception.InstanceNotFound: it was deleted meanwhile
     """
     power.note(True)
     faultpoint.reach('suspend.noted')
@@ -96,8 +97,8 @@ def _suspend(guest: snap_guest.Guest, power: Power) -> None:
                    getattr(ex, 'inner_exception', ex)) from ex
     if guest.exists():
         raise exception.CaptureFailed(
-            reason='the guest was suspended, and somebody else has started '
-                   'it')
+            reason='the guest was suspended, and was started again by '
+                   'another client of libvirt')
 
 
 def _resume(guest: snap_guest.Guest, power: Power,
@@ -118,13 +119,17 @@ def _resume(guest: snap_guest.Guest, power: Power,
         error = exception.DevicesMissing(reason=ex)
         if started:
             raise error from ex
-        # It was not suspended: that error is the one to see. Devices that it
-        # still has cannot be attached either.
+        # The guest had not been suspended, and that error is raised. Attaching
+        # devices that it still has fails, too.
         LOG.warning('%s', error, instance=guest.instance)
 
 
 def _started(guest: snap_guest.Guest, power: Power) -> bool:
-    """Have it back, with some patience; say whether it had to be started."""
+    """Resume the guest, in several attempts.
+
+    :returns: whether there was anything to resume
+    :raises ResumeFailed: it does not start
+    """
     try:
         return waiting.retry(
             lambda: bring_back(guest, power.launch), 'Resuming the guest',
@@ -138,14 +143,14 @@ def _started(guest: snap_guest.Guest, power: Power) -> bool:
 
 
 def bring_back(guest: snap_guest.Guest, launch: Callable[[], None]) -> bool:
-    """Have a guest back that was suspended, or is about to be.
+    """Resume a guest that was suspended, or is just being suspended.
 
-    One that is down without a saved memory was not stopped by a suspend, and
-    stays.
+    A domain that is shut off without a managed save image was not stopped by a
+    suspend, and stays shut off.
 
     :param launch: starts the domain
-    :returns: whether there was something to do
-    :raises CaptureFailed: it is still being saved, and that does not end
+    :returns: whether there was anything to resume
+    :raises CaptureFailed: its save was aborted and does not end
     """
     aborted = _abort_save(guest)
     if guest.exists():
@@ -159,9 +164,9 @@ def bring_back(guest: snap_guest.Guest, launch: Callable[[], None]) -> bool:
 def _abort_save(guest: snap_guest.Guest) -> bool:
     """Abort the save of a guest's memory, if one runs, and wait for its end.
 
-    The guest then goes on, or was saved already and has stopped.
+    The guest then continues, or was already saved and has stopped.
 
-    :returns: whether one ran
+    :returns: whether a save ran
     :raises CaptureFailed: it does not end
     """
     aborted = False
