@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Child processes: with nothing of the service's, and ended for sure."""
+"""Child processes: without the service's secrets, and with resource limits."""
 
 import os
 import subprocess
@@ -20,20 +20,20 @@ from oslo_utils import units
 
 _TERMINATE_SECONDS = 5
 
-# Of a program that looks at an image or makes an empty one. A damaged or
-# malicious image must not eat the host (CVE-2015-5162).
+# For a program that inspects an image or creates an empty one. A damaged or
+# malicious image must not exhaust the host (CVE-2015-5162).
 _LIMITS = processutils.ProcessLimits(
     address_space=units.Gi, cpu_time=30, core_file_size=0, number_files=256)
 
 
 def environment() -> dict[str, str]:
-    """Just what a program needs: no secret of the service gets to a child."""
+    """A minimal environment: the service's own may hold secrets."""
     return {name: os.environ[name] for name in ('PATH', 'LANG')
             if name in os.environ}
 
 
 def end(process: 'subprocess.Popen[bytes]') -> None:
-    """End a process, whatever it does. Idempotent."""
+    """Terminate a process; kill it if it does not end. Idempotent."""
     process.terminate()
     try:
         process.wait(_TERMINATE_SECONDS)
@@ -44,8 +44,9 @@ def end(process: 'subprocess.Popen[bytes]') -> None:
 
 def output(*command: str,
            limits: processutils.ProcessLimits = _LIMITS) -> str:
-    """What a command prints, within limits: a short one's by default.
+    """Run a command and return what it prints.
 
+    :param limits: the default ones suit a program that ends within seconds
     :raises oslo_concurrency.processutils.ProcessExecutionError: it failed
     """
     out, _ = processutils.execute(

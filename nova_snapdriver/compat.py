@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What differs between the releases of Nova, 31 to 34, that are tested."""
+"""Differences between the supported releases of Nova, 31 to 34."""
 
 from collections.abc import Callable
 import functools
@@ -24,7 +24,7 @@ from nova.virt.libvirt import host
 
 
 def native_thread(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that, called under eventlet, runs in a native thread."""
+    """Wrap a function so that it runs in a native thread under eventlet."""
     wrap: Callable[..., Callable[..., Any]] | None = getattr(
         utils, 'tpool_wrap', None)
     if wrap is not None:        # Nova 33 and later
@@ -36,7 +36,7 @@ def native_thread(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def service_auth_plugin(group: str) -> Any:
-    """Credentials of a group of nova.conf; none where it has none."""
+    """The credentials in a group of nova.conf; ``None`` without any."""
     get = getattr(service_auth, 'get_service_auth_plugin', None)
     if get is not None:         # Nova 33 and later
         return get(group)

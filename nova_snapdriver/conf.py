@@ -22,12 +22,12 @@ GROUP = cfg.OptGroup(
     'snapdriver',
     title='Snapshot driver',
     help="""
-Options of the snapshot driver, in effect with ``[DEFAULT] compute_driver =
+Options of the snapshot driver, used with ``[DEFAULT] compute_driver =
 snapdriver.SnapDriver``. Nova's own options keep their meaning: ``[libvirt]
 snapshot_image_format``, ``snapshots_directory``, ``[workarounds]
 disable_libvirt_livesnapshot``, ``[compute] max_concurrent_disk_ops``,
-``[DEFAULT] max_concurrent_snapshots`` and all of ``[glance]``; ``[libvirt]
-snapshot_compression`` holds for every way to take a snapshot.
+``[DEFAULT] max_concurrent_snapshots`` and all of ``[glance]``. ``[libvirt]
+snapshot_compression`` applies to every snapshot path.
 """)
 
 OPTS = [
@@ -35,34 +35,39 @@ OPTS = [
         'scratch_directory',
         default='$libvirt.snapshots_directory',
         help="""
-Directory for QEMU's scratch file and the socket of a live snapshot.
+Directory for the scratch file and the NBD socket of a snapshot.
 
-While a live snapshot is read, QEMU keeps there the old contents of what the
-guest overwrites. It is empty in the beginning and grows with what the guest
-writes during the upload, at most to the size of the root disk. Each snapshot
-makes a private directory of its own below this one and removes it at the end.
+While a live snapshot is read, QEMU copies to the scratch file what the guest
+overwrites. The file is empty at first and grows with the guest's writes until
+the upload ends, at most to the size of the root disk. The copies that
+``live_method`` = ``mirror`` or ``cold`` makes are here, too. Each snapshot
+creates a private directory below this one and removes it at the end.
 
-Set it when the default is on a file system with too little room, when QEMU's
-user cannot enter it (every directory on the way needs the x permission for
-that user), or when its path is longer than 83 bytes: the path of a unix socket
-may have 107.
+Set it when the default is on a file system with too little space, when QEMU's
+user cannot enter it (every directory on the path needs the x permission for
+that user), or when its path is longer than 83 bytes: the path of a UNIX socket
+is limited to 107.
 
 Related options:
 
 * ``[libvirt] snapshots_directory``
+* ``[snapdriver] scratch_limit``
+* ``[snapdriver] scratch_reserve``
 """),
     cfg.IntOpt(
         'scratch_reserve',
         default=1024, min=0,
         help="""
-Space in MiB that stays free on the file system of ``scratch_directory``.
+Space, in MiB, to keep free on the file system of ``scratch_directory``.
 
-With less than that, no live snapshot begins; and one that runs is given up,
-with an error, before QEMU finds the file system full, which would stop the
-guest's writes. It is for all snapshots of the host together, as the file
-system is. Raise it where guests write quickly: it is looked at twice a second,
-so it should hold what all guests of the host write in a second or two. 0
-switches it off, which is not advised.
+With less than that free, no live snapshot starts and no copy of a disk is
+made, and a live snapshot that is running is aborted with an error: if the file
+system became full, QEMU would fail the guest's writes. The reserve is for all
+snapshots of the host together.
+
+Raise it where guests write fast. Free space is checked twice a second, so the
+reserve should hold what all guests of the host write in a second or two. 0
+disables the check, which is not recommended.
 
 Related options:
 
@@ -73,12 +78,12 @@ Related options:
         'scratch_limit',
         default=0, min=0,
         help="""
-Space in MiB that one snapshot may take in ``scratch_directory``; 0 is for no
-limit but ``scratch_reserve``.
+Maximum space, in MiB, that one snapshot may use in ``scratch_directory``; 0
+means that only ``scratch_reserve`` limits it.
 
-A snapshot that needs more, because its guest overwrites more while the upload
-runs, is given up with an error. Set it where one tenant must not take the
-space of all others.
+A snapshot that needs more, because its guest overwrites more during the
+upload, is aborted with an error. Set it so that one tenant cannot use up the
+space for the snapshots of all others.
 
 Related options:
 
@@ -89,23 +94,23 @@ Related options:
         'read_ahead_limit',
         default=-1, min=-1,
         help="""
-Space in MiB that a live snapshot may take for what was read from the disk and
-not uploaded yet; 0 is for never to read ahead, -1 for a tenth of what is free
-beyond ``scratch_reserve``.
+Maximum space, in MiB, for data that a live snapshot has read from the disk but
+not uploaded yet; 0 disables reading ahead, -1 means a tenth of the space that
+is free beyond ``scratch_reserve``.
 
-As a rule nothing is kept: the disk is read as fast as Glance takes the image,
-and as long as that takes, the guest pays for the first write to each part of
-its disk, and the scratch file grows. Once that has reached
-``read_ahead_threshold``, the disk is read at its own speed, and what Glance
-has not taken is kept in a file without a name in ``scratch_directory``. When
-all has been read, the backup job ends, its scratch file is removed, and the
-upload goes on from that file. With less room than it would take, the job ends
-so much the earlier as there was room for.
+Normally no such data are stored: the disk is read as fast as Glance accepts
+the image. Until the last read, the guest's first write to each part of its
+disk waits for a copy, and the scratch file grows. When the scratch file
+reaches ``read_ahead_threshold``, the disk is read at full speed, and what
+Glance has not accepted yet is stored in an unnamed file in
+``scratch_directory``. When the whole disk has been read, the backup job ends,
+its scratch file is removed, and the upload continues from the stored data. The
+smaller the limit, the later that is.
 
-An upload that breaks off after that cannot begin again, and a Glance with
-another hash than ``hash_algorithm`` cannot be verified: the snapshot then
-fails. Set it to 0 where the upload is to be tried again whatever the guest
-pays for that. It is never more than half of what is free beyond
+If the upload then breaks off, it cannot restart, and if Glance uses another
+hash than ``hash_algorithm``, the image cannot be verified: in both cases the
+snapshot fails. Set it to 0 where restarting an upload matters more than the
+guest's writes. The space used never exceeds half of what is free beyond
 ``scratch_reserve``.
 
 Related options:
@@ -118,13 +123,13 @@ Related options:
         'read_ahead_threshold',
         default=0, min=0,
         help="""
-Space in MiB that the scratch file of a live snapshot may take before the disk
-is read ahead of the upload. 0 is for a quarter of the room that it has, which
-is ``scratch_limit`` or what is free beyond ``scratch_reserve``; it is never
-more than that.
+Size of the scratch file of a live snapshot, in MiB, above which the disk is
+read ahead of the upload; 0 means a quarter of the space available to the
+scratch file (``scratch_limit``, or what is free beyond ``scratch_reserve``),
+which is also the maximum.
 
-Lower it where guests suffer from snapshots that take long, and the disk of the
-host can take the writes of ``read_ahead_limit`` more easily.
+Lower it where long snapshots slow down guests and the host's disk can absorb
+the data that ``read_ahead_limit`` allows.
 
 Related options:
 
@@ -135,13 +140,12 @@ Related options:
         'bandwidth_limit',
         default=0, min=0,
         help="""
-How much of a disk is read for a snapshot, in MiB per second, at the most; 0 is
-for no limit.
+Maximum read rate of each snapshot, in MiB per second; 0 means unlimited.
 
-Each snapshot may have that, evenly and not in bursts, also while it reads
-ahead. Set it where a snapshot slows down the guests of the host. It makes
-snapshots take longer, so that more is overwritten meanwhile: never set it
-below what guests write.
+Reads are spread evenly and not made in bursts, also while reading ahead. Set
+it where snapshots slow down the guests of the host. Snapshots then take
+longer, and guests overwrite more meanwhile: do not set it below the rate at
+which a guest writes.
 
 Related options:
 
@@ -151,28 +155,33 @@ Related options:
         'stream_nice',
         default=10, min=0, max=19,
         help="""
-How much the process that reads and hashes a disk gives way to others on the
-CPU, as with nice(1). Of a CPU that a guest wants, too, it gets half with 0,
-some 25 percent with 5, 10 percent with 10, and 1 or 2 percent with 19; of one
-that nobody wants all with each of them. Where systemd has guests and services
-in groups of their own, it gives way to the other processes of nova-compute
-only.
+Niceness, as with nice(1), of the process that reads and hashes a disk.
 
-The reads themselves are made by QEMU, as its guest's are, and nova-compute
-sends the image; for both of them it means nothing.
+Where a guest competes for a CPU, the process gets half of it with 0, about 25
+percent with 5, 10 percent with 10, and 1 or 2 percent with 19; an idle CPU it
+always gets whole. Raise it where snapshots take CPU from guests, lower it
+where they take too long on busy hosts.
+
+It does not apply to the reads themselves, which QEMU makes in the guest's own
+process, nor to the upload, which nova-compute makes. Where systemd puts guests
+and services into separate control groups, it matters only among the processes
+of nova-compute.
 """),
     cfg.StrOpt(
         'journal_directory',
         default='$state_path/snapdriver',
         help="""
-Directory where running snapshots are noted, for what a crash leaves behind.
+Directory of the journal of running snapshots, which is used to clean up after
+a crash.
 
-When nova-compute starts, it undoes the snapshots that are noted there and that
-nobody takes any more: it ends their backup jobs, thaws their guests, removes
-their files and deletes their unfinished images (with the credentials of
-``[service_user]``). It has to be on a local file system that outlives
-nova-compute (and its container), and needs a few KiB. ``nova-snapdriver list``
-and ``nova-snapdriver recover`` read it.
+When nova-compute starts, it undoes the snapshots that a previous process left
+in the journal: it ends their backup jobs, thaws their guests, removes their
+files and deletes their unfinished images (with the credentials of
+``[service_user]``). ``nova-snapdriver list`` and ``nova-snapdriver recover``
+read the journal, too.
+
+Set it when ``state_path`` is not on a local file system or does not outlive
+nova-compute and its container. The journal needs a few KiB.
 
 Related options:
 
@@ -183,20 +192,22 @@ Related options:
         'live_method',
         default='auto',
         choices=[
-            ('auto', 'a backup job of QEMU where it has them, else a mirror'),
-            ('mirror', 'a block copy into an overlay, which is then read'),
-            ('cold', 'the server is suspended while its disk is copied')],
+            ('auto', 'a QEMU backup job where available, else a mirror'),
+            ('mirror', 'a block copy of the disk, which is then read'),
+            ('cold', 'suspend the server while its disk is copied')],
         help="""
-How the disk of a running or paused server is captured.
+How to capture the disk of a running or paused server.
 
-A backup job needs room only for what the guest overwrites during the upload. A
-mirror copies all that is in the disk and not in its backing file into
-``scratch_directory`` first. Set it to ``mirror`` only where backup jobs do not
-work although libvirt and QEMU say that they have them. With ``cold`` the
-server is suspended (its memory is saved), its disk is cloned into
-``scratch_directory`` where the file system shares blocks (XFS, btrfs), or else
-copied, and the server goes on before the upload begins. ``[workarounds]
-disable_libvirt_livesnapshot`` means ``cold``.
+A backup job needs space only for what the guest overwrites during the upload.
+
+A mirror first copies everything that is in the disk and not in its backing
+file into ``scratch_directory``. Set ``mirror`` only where backup jobs fail
+although libvirt and QEMU report support for them.
+
+With ``cold``, the server is suspended (its memory is saved), its disk is
+cloned into ``scratch_directory`` where the file system supports that (XFS,
+btrfs), else copied, and the server is resumed before the upload starts.
+``[workarounds] disable_libvirt_livesnapshot`` implies ``cold``.
 
 Related options:
 
@@ -207,14 +218,13 @@ Related options:
         'agent_timeout',
         default=10, min=1, max=600,
         help="""
-Longest time in seconds that the guest's agent may take to freeze or to thaw
-its file systems.
+Maximum time, in seconds, that the guest agent may take to freeze or to thaw
+the guest's file systems.
 
-When it takes longer to freeze, the guest is thawed and the snapshot goes on
-as crash-consistent, with a warning; with the image property
-``os_require_quiesce=yes`` it fails. Raise it for guests with a freeze hook
-that takes long (databases). There is no need to set it for guests without an
-agent: they are not asked.
+If the freeze takes longer, the guest is thawed, and the snapshot continues as
+crash-consistent, with a warning; with the image property
+``os_require_quiesce=yes`` it fails. Raise it for guests whose freeze hooks
+take long (databases). It has no effect on guests without an agent.
 
 Related image properties: ``hw_qemu_guest_agent``, ``os_require_quiesce``.
 """),
@@ -222,13 +232,14 @@ Related image properties: ``hw_qemu_guest_agent``, ``os_require_quiesce``.
         'freeze_timeout',
         default=10, min=1, max=600,
         help="""
-Longest time in seconds that the file systems of a guest stay frozen while its
-disk is captured.
+Maximum time, in seconds, that the file systems of a guest stay frozen while
+its disk is captured.
 
-A capture takes about a tenth of a second. When libvirt or QEMU takes longer
-than this (a host that is overloaded, storage that hangs), the guest is thawed
-and the snapshot fails. Raise it where storage is slow and guests can wait: the
-snapshot service of Windows gives up after 10 seconds anyway.
+A capture takes about a tenth of a second. If libvirt or QEMU takes longer than
+this (an overloaded host, storage that hangs), the guest is thawed and the
+snapshot fails. Raise it where storage is slow and guests tolerate the wait.
+Windows guests gain nothing from more than 10 seconds: their shadow copy
+service gives up then.
 
 Related options:
 
@@ -238,12 +249,11 @@ Related options:
         'verify',
         default=True,
         help="""
-Compare the hash that Glance computed with that of the bytes that were sent.
+Compare the hash that Glance computed with the hash of what was sent.
 
-The size is always compared. On a mismatch the image is deleted and the
-snapshot fails. Turn it off only where the compute host is short of CPU:
-SHA-512 takes about one core for 400 MiB/s, several times what reading the disk
-takes.
+On a mismatch the image is deleted and the snapshot fails. The size is compared
+in any case. Disable it only where the compute host lacks CPU: SHA-512 takes
+about one core for 400 MiB/s, several times what reading the disk takes.
 
 Related options:
 
@@ -255,13 +265,12 @@ Related options:
         choices=['sha256', 'sha384', 'sha512', 'blake2b', 'blake2s',
                  'sha3_256', 'sha3_384', 'sha3_512', 'sha1', 'md5'],
         help="""
-The hash with which images are verified: what Glance has as its
-``hashing_algorithm``.
+Hash used to verify images; set it to the ``hashing_algorithm`` of Glance.
 
-If Glance turns out to use another one, the disk's captured state is read a
-second time to compute that, so a wrong value costs time and nothing else, but
-with ``compression`` = zlib: what is compressed a second time need not come out
-the same, and the snapshot may fail.
+If Glance uses another one, the disk is read a second time to compute that
+hash. A wrong value thus only costs time, except with ``compression`` =
+``zlib``: compressing the same data again need not give the same bytes, so
+the snapshot may fail.
 
 Related options:
 
@@ -272,26 +281,25 @@ Related options:
         'compression',
         default='none',
         choices=[
-            ('none', 'clusters are sent as they are'),
-            ('zlib', 'deflate, which every reader of qcow2 knows'),
-            ('zstd', 'Zstandard: smaller and quicker; needs QEMU 5.1 or later '
-                     'wherever the image is read, and the Python package '
-                     'zstandard here')],
+            ('none', 'send clusters as they are'),
+            ('zlib', 'deflate, supported by every reader of qcow2'),
+            ('zstd', 'Zstandard: smaller and faster; requires QEMU 5.1 or '
+                     'later wherever the image is read, and the Python '
+                     'package zstandard on this host')],
         help="""
 Compression of the clusters of qcow2 images.
 
-The disk is read twice: first all of it is compressed, then the image, whose
-length is known by then, is sent. That pays where the bytes that are saved take
-longer to send and to store than a second pass over the disk, and the host has
-CPU to spare; it does not for disks full of what is compressed already, such as
-media or encrypted files. Clusters that read as zeros are left out, and those
-that do not shrink are sent as they are. As the upload begins after the first
-pass, a live snapshot takes a little longer to let go of its scratch file.
+The disk is read twice: the first pass compresses it, the second sends the
+image, whose length is known by then. Use it where sending and storing the
+saved bytes would take longer than a second pass over the disk, and the host
+has spare CPU. Do not use it for disks full of data that is compressed already,
+such as media or encrypted files. Clusters of zeros are left out, and clusters
+that do not shrink are sent as they are. The upload starts after the first
+pass, so the scratch file of a live snapshot is needed a little longer.
 
-Raw images are not compressed. The default is none; with ``[libvirt]
-snapshot_compression = true`` it is zlib, unless another is named here. If what
-it needs is missing, nova-compute says so when it starts, and the image is not
-compressed.
+Raw images are not compressed. With ``[libvirt] snapshot_compression = true``,
+``none`` means ``zlib``. If something that the codec requires is missing,
+nova-compute logs a warning when it starts, and images are not compressed.
 
 Related options:
 
@@ -304,12 +312,12 @@ Related options:
         'compression_threads',
         default=0, min=0, max=16,
         help="""
-Number of threads of each snapshot that compress; 0 for one on each CPU that
-nova-compute may use, and not more than 16.
+Number of threads that compress, for each snapshot; 0 means one for each CPU
+that nova-compute may use, up to 16.
 
-Set it where snapshots must leave CPU to the guests. On two CPUs two threads
-compress about 150 MiB/s with zstd, and with zlib where the Python package isal
-is installed (without it, about 50 MiB/s).
+Set it where snapshots must leave CPU to the guests. On two CPUs, two threads
+compress about 150 MiB/s with zstd, and with zlib if the Python package isal is
+installed (about 50 MiB/s without it).
 
 Related options:
 
@@ -319,14 +327,14 @@ Related options:
         'compression_spool_limit',
         default=20480, min=0,
         help="""
-Space in MiB for what a snapshot has compressed in its first pass over the
-disk, so that the second one only sends it.
+Maximum space, in MiB, for the clusters that a snapshot compresses in its first
+pass over the disk, so that the second pass only sends them.
 
-The first 32 MiB of it are kept in memory, the rest in a file in
-``scratch_directory`` that nobody else can open and that goes away with the
-process. It never takes more than half of what is free there beyond
-``scratch_reserve``. What does not fit is compressed again in the second pass,
-which takes CPU and no space. With 0 all of it is.
+The first 32 MiB are kept in memory, the rest in an unnamed file in
+``scratch_directory``, which disappears with the process. The space used never
+exceeds half of what is free there beyond ``scratch_reserve``. Clusters that do
+not fit are compressed again in the second pass, which takes CPU instead of
+space; with 0, all are. Lower it where space is scarcer than CPU.
 
 Related options:
 
@@ -338,15 +346,15 @@ Related options:
         'detect_zeroes',
         default=False,
         help="""
-Look for zeros in disks that are said to be all data, and leave them out of
-qcow2 images.
+Detect zeros in disks that are fully allocated, and leave them out of qcow2
+images.
 
-A raw block device, and a raw file that was allocated in advance, does not say
-which parts of it were never written. Such a disk is then read twice: once to
-find its zeros and once to send the rest. Set it where ``[libvirt]
-snapshot_image_format`` is qcow2, disks are of these kinds and mostly empty. It
-does nothing for raw images, which have the size of the disk in any case, and
-is not needed with ``compression``, which finds zeros anyway.
+A raw block device, or a preallocated raw file, does not tell which parts were
+never written. With this option, such a disk is read twice: once to find zeros
+and once to send the rest. Set it where ``[libvirt] snapshot_image_format`` is
+qcow2 and such disks are mostly empty. It has no effect on raw images, which
+have the size of the disk in any case, and is not needed with ``compression``,
+which finds zeros anyway.
 
 Related options:
 
@@ -357,10 +365,10 @@ Related options:
         'upload_stall_timeout',
         default=300, min=10,
         help="""
-Longest time in seconds that Glance may take none of the bytes that are offered
-to it, or give no answer once it has them all.
+Maximum time, in seconds, during which Glance accepts no data, or does not
+answer after it has received all of them.
 
-Past it the connection is closed and the upload is tried again, ``[glance]
+After that the connection is closed and the upload is retried, up to ``[glance]
 num_retries`` times. Raise it where Glance's store takes long to commit a large
 image.
 
@@ -372,13 +380,14 @@ Related options:
         'progress_interval',
         default=30, min=1,
         help="""
-Time in seconds between two lines in the log that say how far an upload is.
+Interval, in seconds, between two log lines that report the progress of an
+upload. Raise it where snapshots of large disks fill the log.
 """),
 ]
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
-    """Make the options known to a configuration."""
+    """Register the options of this driver."""
     conf.register_group(GROUP)
     conf.register_opts(OPTS, group=GROUP)
 
@@ -389,12 +398,12 @@ def list_opts() -> list[tuple[cfg.OptGroup, 'itertools.chain[cfg.Opt]']]:
 
 
 def check(conf: cfg.ConfigOpts) -> None:
-    """Read every option once, so that a wrong value shows at the start.
+    """Read every option once, so that an invalid value shows at the start.
 
-    Options of a driver are registered after nova.conf has been parsed, which
-    would otherwise put the error off until the first snapshot.
+    The options are registered after nova.conf was parsed, so oslo.config
+    would report an invalid value only at the first snapshot.
 
-    :raises nova.exception.InvalidConfiguration: a value is wrong
+    :raises nova.exception.InvalidConfiguration: a value is invalid
     """
     group: Any = conf[GROUP.name]
     for option in OPTS:

@@ -10,12 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What can go wrong, one class for each case that a caller treats apart.
+"""Errors of this driver, one class for each case that callers distinguish.
 
-At the driver's edge Nova's own exceptions are raised where Nova's manager
-expects them (``InstanceNotFound``, ``ImageNotFound``, …); these are the rest.
-They are Nova exceptions too, so that the tenant sees the message in
-``openstack server show`` and not just "unexpected".
+Where Nova's manager expects exceptions of its own (``InstanceNotFound``,
+``ImageNotFound``, …), the driver raises those. The ones here are subclasses of
+Nova's base class, so that the tenant sees their message in ``openstack server
+event show`` and not just "unexpected".
 """
 
 from nova import exception
@@ -28,7 +28,7 @@ class SnapdriverError(exception.NovaException):
 
 
 class DirectoryUnusable(SnapdriverError):
-    """The scratch directory cannot serve for this snapshot."""
+    """The scratch directory cannot be used."""
 
     msg_fmt = ('Snapshot failed before the guest was touched: %(reason)s. '
                'Set [snapdriver] scratch_directory to a directory that both '
@@ -36,7 +36,7 @@ class DirectoryUnusable(SnapdriverError):
 
 
 class JournalUnusable(SnapdriverError):
-    """The journal cannot be written, or has an entry that makes no sense."""
+    """The journal cannot be written, or one of its entries is invalid."""
 
     msg_fmt = 'The journal in [snapdriver] journal_directory: %(reason)s'
 
@@ -44,7 +44,7 @@ class JournalUnusable(SnapdriverError):
 class DiskUnusable(SnapdriverError):
     """The domain's XML does not describe a root disk that can be read."""
 
-    msg_fmt = ('Snapshot failed before the guest was touched: %(reason)s')
+    msg_fmt = 'Snapshot failed before the guest was touched: %(reason)s'
 
 
 class QuiesceFailed(SnapdriverError):
@@ -55,14 +55,14 @@ class QuiesceFailed(SnapdriverError):
 
 
 class ThawFailed(SnapdriverError):
-    """The guest was frozen and does not answer to the thaw."""
+    """The guest was frozen, and its agent does not thaw it."""
 
     msg_fmt = ('The guest may still be frozen, its agent does not answer: '
                '%(reason)s. Run "virsh domfsthaw %(domain)s" on its host.')
 
 
 class ResumeFailed(SnapdriverError):
-    """The guest was suspended for the snapshot and does not start again."""
+    """The guest was suspended for the snapshot, and cannot be resumed."""
 
     msg_fmt = ('The guest is suspended, its memory is saved, and it does not '
                'start again: %(reason)s. Run "virsh start %(domain)s" on its '
@@ -71,24 +71,25 @@ class ResumeFailed(SnapdriverError):
 
 
 class DevicesMissing(SnapdriverError):
-    """The guest runs again, without devices of the host that it had."""
+    """The guest was resumed, but lacks passed-through devices."""
 
-    msg_fmt = ('The guest runs, but not all devices of its host could be '
-               'attached again: %(reason)s. A hard reboot brings them back.')
+    msg_fmt = ('The guest runs, but not all of its passed-through devices '
+               'could be attached again: %(reason)s. A hard reboot brings '
+               'them back.')
 
 
 class CaptureFailed(SnapdriverError):
-    """Libvirt or QEMU refused the point-in-time view."""
+    """Libvirt or QEMU refused to capture the disk."""
 
     msg_fmt = 'Snapshot failed, the disk could not be captured: %(reason)s'
 
 
 class ScratchExhausted(SnapdriverError):
-    """No room, or not as much as is allowed, for what the guest overwrites."""
+    """The scratch directory lacks space, or a limit was reached."""
 
     msg_fmt = ('Snapshot failed, the guest was not harmed: %(reason)s. Free '
-               'space in, or move, [snapdriver] scratch_directory, take the '
-               'snapshot when the guest writes less, or change that option.')
+               'space in [snapdriver] scratch_directory, move it, take the '
+               'snapshot when the guest writes less, or change the option.')
 
 
 class ServerBusy(SnapdriverError):
@@ -107,41 +108,42 @@ class ImageHidden(SnapdriverError):
 
 
 class DirectRefused(SnapdriverError):
-    """Ceph or Glance refused a direct snapshot; the disk can still be read."""
+    """Ceph or Glance refused to copy; the disk can still be read."""
 
     msg_fmt = '%(reason)s'
 
 
 class StreamFailed(SnapdriverError):
-    """The stream process failed: the image is not whole."""
+    """The stream process failed; the image is incomplete."""
 
     msg_fmt = 'Snapshot failed while the disk was read: %(reason)s'
 
 
 class EndedEarly(StreamFailed):
-    """The disk is wanted once more, and was let go for the guest's sake."""
+    """The disk has to be read again, but its backup job was ended early."""
 
     msg_fmt = ('Snapshot failed, the guest was not harmed: the disk would '
-               'have to be read once more (the log has a warning that says '
-               'why: an upload that broke off, or another hash_algorithm than '
-               'Glance has), but its backup job was ended before the upload, '
-               'as the guest overwrote so much. Take the snapshot again; with '
-               '[snapdriver] read_ahead_limit = 0 no job ends early.')
+               'have to be read once more (a warning in the log says why: the '
+               'upload broke off, or Glance uses another hash than '
+               '[snapdriver] hash_algorithm), but its backup job was ended '
+               'before the upload, as the guest overwrote so much. Take the '
+               'snapshot again; with [snapdriver] read_ahead_limit = 0 no job '
+               'ends early.')
 
 
 class UploadFailed(SnapdriverError):
-    """Glance did not take the image."""
+    """The upload to Glance failed."""
 
     msg_fmt = 'Snapshot failed while the image was uploaded: %(reason)s'
 
 
 class Cancelled(SnapdriverError):
-    """Nobody has a use for the image any more, or time for it."""
+    """The server or the image is gone, or nova-compute is stopping."""
 
     msg_fmt = 'Snapshot given up: %(reason)s'
 
 
 class VerifyFailed(SnapdriverError):
-    """Glance has not got what was sent; the image is deleted."""
+    """Glance stored something else than was sent; the image is deleted."""
 
     msg_fmt = 'Snapshot failed, Glance does not hold what was sent: %(reason)s'

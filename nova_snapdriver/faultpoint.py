@@ -10,19 +10,19 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+"""Named points in the driver at which a test can inject a fault.
 
-"""Named points in the driver where a test lets something go wrong.
+They do nothing unless nova-compute was started with the environment variable
+``NOVA_SNAPDRIVER_FAULTS``, which names a directory. The file ``armed`` there
+says what happens at which point, as ``{"POINT": "kill"}``. Only the first
+thread or process that reaches the point does it:
 
-Nothing happens at them unless nova-compute was started with an environment
-variable that names a directory. There, the file ``armed`` says what happens at
-which point, as ``{"POINT": "kill"}``; each is for the first who gets there:
+* ``kill``: kill the process by SIGKILL
+* ``hold``: wait until the point is no longer armed
+* ``raise``: raise :class:`Fault`
 
-* ``kill``: the process kills itself, as SIGKILL would
-* ``hold``: it stays there, until the file is gone
-* ``raise``: :class:`Fault` is raised
-
-The file ``POINT.taken`` says that somebody got there, and the file
-``reached`` which points were reached at all, one a line.
+It leaves a file ``POINT.taken``. Every point that is reached is appended to
+the file ``reached``, one per line.
 """
 
 import contextlib
@@ -51,17 +51,17 @@ _SERVING = ('server.started',)
 _SERVED = ('server.ended',)
 _JOB_ENDING = ('job.ending', 'job.ended')
 
-#: Which points a snapshot gets to, by its path, in about this order.
+#: The points that a snapshot reaches, by its path, in about this order.
 PATHS: dict[str, tuple[str, ...]] = {
     'live': (*_BEGINNING, 'workspace.made', *_FREEZING, 'live.begun',
              *_THAWING, 'live.socket-given', *_SENDING, *_JOB_ENDING, *_END),
     'mirror': (*_BEGINNING, 'workspace.made', 'mirror.overlay-made',
                'mirror.begun', 'mirror.in-step', *_FREEZING, 'mirror.ended',
                *_THAWING, *_JOB_ENDING, *_SERVING, *_SENDING, *_SERVED, *_END),
-    # Of a server that is stopped.
+    # For a server that is stopped.
     'cold': (*_BEGINNING, 'workspace.made', *_SERVING, *_SENDING, *_SERVED,
              *_END),
-    # Of one that runs, and is suspended meanwhile.
+    # For a server that is running, and suspended meanwhile.
     'suspend': (*_BEGINNING, 'workspace.made', *_FREEZING, 'suspend.noted',
                 'suspend.saved', 'copy.made', 'resume.begun',
                 'resume.started', 'resume.noted', *_THAWING, *_SERVING,
@@ -76,14 +76,14 @@ _directory = os.environ.get(VARIABLE)
 
 
 class Fault(Exception):
-    """What a point that is armed to raise raises."""
+    """Raised at a point that is armed with ``raise``."""
 
 
 def reach(point: str) -> None:
-    """Say that a point is reached; nothing happens at one that is not armed.
+    """Inject the fault that a test has armed at this point, if any.
 
-    :param point: of :data:`POINTS`
-    :raises Fault: a test wants that
+    :param point: one of :data:`POINTS`
+    :raises Fault: the point is armed with ``raise``
     """
     if _directory is not None:
         _reach(pathlib.Path(_directory), point)

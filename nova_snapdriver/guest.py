@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""One domain of libvirt's, as a snapshot needs it.
+"""A libvirt domain: the calls that a snapshot makes.
 
-A thin wrapper round Nova's own ``Guest``. Libvirt's oddities are translated
-here and nowhere else.
+A thin wrapper around Nova's own ``Guest``. All oddities of libvirt are
+translated here.
 """
 
 import collections
@@ -22,17 +22,16 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import enum
-import time
 from typing import Any
 
 import libvirt
 from lxml import etree
 from nova import exception as nova_exception
 from oslo_log import log as logging
-from oslo_utils import timeutils
 
 from nova_snapdriver import exception
 from nova_snapdriver import imagebackend
+from nova_snapdriver import waiting
 
 LOG = logging.getLogger(__name__)
 
@@ -41,8 +40,8 @@ _AGENT_CHANNEL = 'org.qemu.guest_agent.0'
 _GONE = frozenset((libvirt.VIR_ERR_NO_DOMAIN,))
 
 # How long libvirtd may be away. A restart takes one to five seconds, more
-# where it finds hundreds of domains again; a guest may be frozen meanwhile,
-# and nobody but libvirtd can thaw it: so rather long than short.
+# with hundreds of domains to reconnect to. Rather long than short: a guest may
+# be frozen meanwhile, and only libvirtd can thaw it.
 _RETURN_SECONDS = 60
 _RETURN_POLL_SECONDS = 0.5
 
@@ -50,24 +49,24 @@ Find = Callable[[], Any]
 
 
 class AgentError(Exception):
-    """The guest's agent did not do what it was asked for."""
+    """The guest agent failed, or did not answer in time."""
 
 
 class GuestGone(AgentError):
-    """The domain is not there, or not running, any more."""
+    """The domain no longer exists, or no longer runs."""
 
 
 class BlockJobEvent(enum.Enum):
-    """What libvirt says of a block job."""
+    """What libvirt's event says about a block job."""
 
-    READY = 'in step with the disk'
+    READY = 'ready'
     ENDED = 'ended'
     FAILED = 'failed'
 
 
 @dataclasses.dataclass(frozen=True)
 class Copying:
-    """How far a block job is, in bytes; 0 of 0 while QEMU prepares it."""
+    """Progress of a block job, in bytes; 0 of 0 while QEMU prepares it."""
 
     done: int
     length: int
@@ -75,23 +74,23 @@ class Copying:
 
 @dataclasses.dataclass(frozen=True)
 class DiskSize:
-    """Sizes in bytes: what the guest sees, and what it takes on the host."""
+    """Sizes in bytes: what the guest sees, and what the host stores."""
 
     capacity: int
     allocation: int
 
 
 class Guest:
-    """A guest.
+    """A domain that survives a restart of libvirtd.
 
-    A handle of libvirt's dies with its connection, which dies with libvirtd;
-    the domain does not. So the domain is looked up again when that happens,
-    and the call is made again if it may be made twice.
+    A handle of libvirt becomes invalid when libvirtd ends; the domain keeps
+    running. So the domain is looked up again on a new connection, and calls
+    that may be made twice are repeated.
 
     :param guest: Nova's :class:`nova.virt.libvirt.guest.Guest`
     :param instance: Nova's instance object, for the log
-    :param find: gives Nova's guest again, on a new connection where the old
-        one broke; none for a guest that need not outlive libvirtd
+    :param find: looks Nova's guest up again, on a new connection if the old
+        one broke. Without it, a broken connection is an error.
     """
 
     def __init__(self, guest: Any, instance: Any,
@@ -108,8 +107,8 @@ class Guest:
     def _call(self, method: str, *arguments: object) -> Any:
         """Call libvirt, a second time if libvirtd went away meanwhile.
 
-        Not for what must not be done twice: whether it was done the first
-        time, nobody knows.
+        Not for a call that must not be made twice: the first one may have
+        succeeded before the connection broke.
         """
         try:
             return getattr(self._domain, method)(*arguments)
@@ -122,41 +121,45 @@ class Guest:
         return getattr(self._domain, method)(*arguments)
 
     def _find_again(self, broke: libvirt.libvirtError) -> None:
-        """:raises libvirt.libvirtError: libvirtd does not come back"""
+        """Wait for libvirtd, and look the domain up again.
+
+        :raises libvirt.libvirtError: libvirtd does not come back
+        """
+        if not waiting.wait_until(self._found, _RETURN_SECONDS,
+                                  _RETURN_POLL_SECONDS):
+            raise broke
+
+    def _found(self) -> bool:
         assert self._find is not None
-        deadline = timeutils.StopWatch(_RETURN_SECONDS).start()
-        while True:
-            try:
-                self._guest = self._find()
-                return
-            except nova_exception.InstanceNotFound:
-                return          # the old handle says so itself, or is broken
-            except (nova_exception.NovaException, libvirt.libvirtError):
-                if deadline.expired():
-                    raise broke from None
-            time.sleep(_RETURN_POLL_SECONDS)
+        try:
+            self._guest = self._find()
+        except nova_exception.InstanceNotFound:
+            pass                # the repeated call raises it again
+        except (nova_exception.NovaException, libvirt.libvirtError):
+            return False
+        return True
 
     def live_xml(self) -> etree._Element:
-        """The XML of the domain as it runs now, parsed.
+        """The parsed XML of the domain as it runs now.
 
-        :raises nova.exception.InstanceNotFound: it is not there any more
+        :raises nova.exception.InstanceNotFound: the domain no longer exists
         """
         with self._translated('read the XML of the domain'):
             return imagebackend.parse(self._call('XMLDesc', 0))
 
     def power_state(self, host: Any) -> int:
-        """The state of the domain, of :mod:`nova.compute.power_state`.
+        """The state of the domain, from :mod:`nova.compute.power_state`.
 
         :param host: Nova's :class:`nova.virt.libvirt.host.Host`
         """
         return int(self._guest.get_power_state(host))
 
     def exists(self) -> bool:
-        """Whether the domain runs; true where libvirt does not answer."""
+        """Whether the domain runs; true if libvirt does not answer."""
         return self._active()
 
     def defined(self) -> bool:
-        """Whether the domain is there, running or not.
+        """Whether the domain exists, running or not.
 
         :raises nova.exception.NovaException: libvirt does not answer
         """
@@ -169,10 +172,10 @@ class Guest:
         return True
 
     def qemu_owner(self) -> tuple[int, int] | None:
-        """The user and group, as numbers, that QEMU runs as.
+        """User and group ID of the domain's QEMU process.
 
-        None where libvirt does not set them for the domain: QEMU then runs
-        as libvirt's own user.
+        ``None`` if libvirt does not set them: QEMU then runs as the user that
+        libvirtd runs as.
         """
         label = self.live_xml().findtext("seclabel[@model='dac']/label")
         if not label:
@@ -192,7 +195,7 @@ class Guest:
         return state, reason
 
     def resume(self) -> None:
-        """Let a paused guest go on.
+        """Resume a paused guest.
 
         :raises CaptureFailed: libvirt refused
         """
@@ -202,10 +205,10 @@ class Guest:
     # The agent
 
     def agent_refusal(self) -> str | None:
-        """Why the agent cannot be asked; none if it can.
+        """Why the agent cannot be used; ``None`` if it can.
 
-        Libvirt knows from QEMU whether a program in the guest has the channel
-        open. Without one, a command would wait for its time-out in vain.
+        Libvirt knows from QEMU whether a program in the guest has opened the
+        channel. If not, an agent command would only run into its timeout.
         """
         if self._state()[0] != libvirt.VIR_DOMAIN_RUNNING:
             return 'the guest does not run'
@@ -218,12 +221,12 @@ class Guest:
         return None
 
     def set_agent_timeout(self, seconds: int) -> None:
-        """How long libvirt waits for the agent's answer, from now on."""
+        """Limit how long libvirt waits for each answer of the agent."""
         with self._agent():
             self._call('agentSetResponseTimeout', seconds, 0)
 
     def reset_agent_timeout(self) -> None:
-        """Back to what libvirt does by itself. Never raises."""
+        """Restore libvirt's default agent timeout. Never raises."""
         with contextlib.suppress(AgentError), self._agent():
             self._call(
                 'agentSetResponseTimeout',
@@ -232,17 +235,17 @@ class Guest:
     def freeze(self) -> int:
         """Freeze the guest's file systems.
 
-        :returns: how many there were
-        :raises AgentError: it failed, or took too long; they may be frozen
+        :returns: how many were frozen
+        :raises AgentError: it failed or timed out; some may be frozen
         """
         with self._agent():
             return int(self._domain.fsFreeze())
 
     def thaw(self) -> None:
-        """Thaw the guest's file systems; no error if none is frozen.
+        """Thaw the guest's file systems; no error if they are not frozen.
 
-        :raises AgentError: it failed, or took too long
-        :raises GuestGone: there is nothing to thaw
+        :raises AgentError: it failed or timed out
+        :raises GuestGone: the domain no longer runs
         """
         with self._agent():
             self._call('fsThaw')
@@ -263,18 +266,18 @@ class Guest:
         except libvirt.libvirtError as ex:
             return ex.get_error_code() not in _GONE
 
-    # The memory
+    # Managed save
 
     def is_saved(self) -> bool:
-        """Whether libvirt has a memory image to start the domain from.
+        """Whether the domain has a managed save image to start from.
 
-        :raises nova.exception.InstanceNotFound: it is not there any more
+        :raises nova.exception.InstanceNotFound: the domain no longer exists
         """
-        with self._translated('ask for a saved memory of the domain'):
+        with self._translated('ask for a managed save image of the domain'):
             return bool(self._call('hasManagedSaveImage', 0))
 
     def is_being_saved(self) -> bool:
-        """Whether libvirt saves the domain's memory right now.
+        """Whether libvirt is saving the domain's memory now.
 
         :raises CaptureFailed: libvirt does not answer
         """
@@ -289,7 +292,7 @@ class Guest:
                     libvirt.VIR_DOMAIN_JOB_OPERATION_SAVE)
 
     def start(self) -> None:
-        """Start the domain, from its memory image if there is one.
+        """Start the domain, from its managed save image if it has one.
 
         :raises CaptureFailed: libvirt refused
         """
@@ -299,9 +302,9 @@ class Guest:
     # The backup job
 
     def has_job(self) -> bool:
-        """Whether a job (backup, save, migration, …) holds the domain.
+        """Whether a job (backup, save, migration, …) runs on the domain.
 
-        :raises nova.exception.InstanceNotFound: it is not there any more
+        :raises nova.exception.InstanceNotFound: the domain no longer exists
         """
         with self._translated('ask for jobs of the domain'):
             return bool(self._call('jobInfo')[0] !=
@@ -312,13 +315,13 @@ class Guest:
 
         :param xml: a domainbackup document
         :raises CaptureFailed: libvirt or QEMU refused it
-        :raises nova.exception.InstanceNotFound: the domain is not there
+        :raises nova.exception.InstanceNotFound: the domain does not exist
         """
         with self._translated('begin the backup job'):
             self._domain.backupBegin(xml, None, 0)
 
     def backup_socket(self) -> str | None:
-        """The socket of the backup job that runs; none if none runs.
+        """The socket of the running backup job; ``None`` without a job.
 
         :raises CaptureFailed: libvirt does not answer
         """
@@ -331,13 +334,13 @@ class Guest:
             raise exception.CaptureFailed(
                 reason='cannot ask for the backup job: %s' % ex) from ex
         server = imagebackend.parse(xml).find('server')
-        # A job of somebody else's, on TCP, has no socket and is not ours.
+        # A job of another client may listen on TCP.
         return '' if server is None else server.get('socket', '')
 
     def abort_job(self) -> None:
-        """Ask libvirt to end the job of the domain. It ends a little later.
+        """Ask libvirt to abort the domain's job. It ends a little later.
 
-        No error if there is none: it ended by itself, or was ended before the
+        No error without a job: it ended by itself, or was aborted before the
         connection broke.
 
         :raises CaptureFailed: libvirt refused
@@ -358,7 +361,7 @@ class Guest:
         return DiskSize(capacity, allocation)
 
     def block_job(self, target: str) -> Copying | None:
-        """The block job of a disk, whoever began it; none if none runs.
+        """The block job of a disk, of any client; ``None`` without one.
 
         :raises CaptureFailed: libvirt does not answer, or the domain stopped
         """
@@ -367,20 +370,22 @@ class Guest:
         if not info:
             return None
         if info['end'] <= 1:
-            # Libvirt's way to say that it does not know the length yet.
+            # Libvirt does not know the length yet.
             return Copying(0, 0)
         return Copying(info['cur'], info['end'])
 
     def copied_disk(self, path: str) -> str | None:
-        """The disk that a block job copies to a file, none if none does.
+        """The target (vda) of the disk that a block job copies to a file.
+
+        :returns: ``None`` if no job does
 
         :raises CaptureFailed: libvirt does not answer
         """
         disk = self._copied(path)
         return None if disk is None else str(disk.find('target').get('dev'))
 
-    def copy_in_step(self, path: str) -> bool:
-        """Whether the copy of a disk to a file has all that the disk has.
+    def copy_is_ready(self, path: str) -> bool:
+        """Whether the copy to a file is complete, and follows the disk.
 
         :raises CaptureFailed: libvirt does not answer
         """
@@ -399,14 +404,13 @@ class Guest:
         return None
 
     def begin_copy(self, target: str, xml: str) -> None:
-        """Begin to copy a disk, without what its backing file has.
+        """Begin a shallow block copy: without the data of the backing file.
 
-        It ends with the domain, which is why libvirt allows it for one that
-        is persistent.
+        The job is transient, so libvirt allows it for a persistent domain.
 
-        :param xml: a disk element that describes a file that is there
+        :param xml: a disk element for a file that exists
         :raises CaptureFailed: libvirt or QEMU refused it
-        :raises nova.exception.InstanceNotFound: the domain is not there
+        :raises nova.exception.InstanceNotFound: the domain does not exist
         """
         with self._translated('begin to copy disk %s' % target):
             self._domain.blockCopy(
@@ -416,13 +420,13 @@ class Guest:
                 libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB)
 
     def end_copy(self, target: str) -> None:
-        """End the block job of a disk, which keeps its image.
+        """Abort the block job of a disk, so that the disk keeps its image.
 
-        Returns when the job has ended. If it was in step with the disk, the
-        copy is what the disk was at some instant during this call: QEMU holds
-        the guest's requests back and copies the last of them.
+        Returns when the job has ended. If the copy followed the disk by then,
+        it holds what the disk held at one instant during this call: QEMU
+        drains the guest's requests and copies the last of them.
 
-        :raises CaptureFailed: libvirt refused, or there is no job
+        :raises CaptureFailed: libvirt refused, or no job runs
         """
         with self._translated('end the block job of disk %s' % target):
             self._domain.blockJobAbort(target, 0)
@@ -430,13 +434,13 @@ class Guest:
     @contextlib.contextmanager
     def block_job_events(
             self, target: str) -> Iterator[collections.deque[BlockJobEvent]]:
-        """Collect what libvirt says of the block jobs of a disk.
+        """Collect libvirt's events for the block jobs of a disk.
 
-        Libvirt calls from a native thread of its event loop, under eventlet
-        as well, where nothing of :mod:`threading` may be shared with it. To
-        append to a deque takes no lock: whoever waits looks into it.
+        Libvirt calls back from a native thread. Under eventlet, such a thread
+        must not share locks of :mod:`threading` with green ones. Appending to
+        a deque takes no lock; the waiting thread polls it.
 
-        :raises CaptureFailed: libvirt does not tell
+        :raises CaptureFailed: libvirt refuses to send events
         """
         events: collections.deque[BlockJobEvent] = collections.deque()
         names = {libvirt.VIR_DOMAIN_BLOCK_JOB_READY: BlockJobEvent.READY,
@@ -455,7 +459,7 @@ class Guest:
         try:
             yield events
         finally:
-            # A connection that broke has forgotten it already.
+            # On a broken connection there is nothing to deregister.
             with contextlib.suppress(libvirt.libvirtError):
                 connection.domainEventDeregisterAny(number)
 
@@ -472,10 +476,10 @@ class Guest:
 
 
 def _broken(error: libvirt.libvirtError) -> bool:
-    """Whether it is the connection that failed.
+    """Whether the connection to libvirtd failed, and not the call.
 
-    What a call says whose other end died, as Nova's Host has it; or whose
-    connection was closed on our side.
+    The codes and domains are those that Nova's Host checks for, and those of
+    a connection that this process has closed.
     """
     codes = (libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_ERR_INTERNAL_ERROR,
              libvirt.VIR_ERR_INVALID_CONN)

@@ -25,15 +25,14 @@ from nova_snapdriver.stream import codec as stream_codec
 
 LOG = logging.getLogger(__name__)
 
-# The first releases whose backup jobs can be relied upon: libvirt's
-# "incremental backup" left its experimental state with these. Nova 34 asks for
-# later ones itself.
+# The first releases with reliable backup jobs: libvirt's "incremental backup"
+# is no longer experimental with these. Nova 34 itself requires later ones.
 MIN_LIBVIRT = (7, 2, 0)
 MIN_QEMU = (6, 0, 0)
 
 
 def _triple(version: int) -> tuple[int, int, int]:
-    """Libvirt's way to put a version into a number."""
+    """A version from the number in which libvirt encodes it."""
     return version // 1000000, version // 1000 % 1000, version % 1000
 
 
@@ -43,10 +42,10 @@ def _dotted(version: tuple[int, ...]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Capabilities:
-    """Versions of the daemons, and what is missing, in words.
+    """Versions of libvirt and QEMU, and what this host lacks, in words.
 
-    ``missing`` is what the live path cannot do without, ``server_missing``
-    what the mirror and the cold path need.
+    :param missing: required by the live path
+    :param server_missing: required by the mirror and the cold path
     """
 
     libvirt: str
@@ -55,9 +54,9 @@ class Capabilities:
     server_missing: tuple[str, ...] = ()
 
     def log(self, codec: str | None = None) -> None:
-        """Say once which paths there are.
+        """Log which snapshot paths this host supports, and what it lacks.
 
-        :param codec: with which images are to be compressed
+        :param codec: zlib or zstd, if images are to be compressed
         """
         paths = [] if self.missing else ['live']
         paths += [] if self.server_missing else ['mirror', 'cold']
@@ -66,11 +65,13 @@ class Capabilities:
                                     'libvirt': self.libvirt,
                                     'qemu': self.qemu})
         if self.missing:
-            LOG.warning('No snapshots of running servers by the live path. '
-                        'Missing: %s', '; '.join(self.missing))
+            LOG.warning('The live path for snapshots of running servers is '
+                        'not available. Missing: %s',
+                        '; '.join(self.missing))
         if self.server_missing:
-            LOG.warning('No snapshots by the mirror and the cold path. '
-                        'Missing: %s', '; '.join(self.server_missing))
+            LOG.warning('The mirror and cold paths for snapshots are not '
+                        'available. Missing: %s',
+                        '; '.join(self.server_missing))
         if codec is not None:
             _log_codec(codec)
 
@@ -82,12 +83,12 @@ def _log_codec(codec: str) -> None:
                     '%(missing)s', {'codec': codec, 'missing': missing})
     if slow:
         LOG.warning('Compression with %(codec)s takes several times the CPU '
-                    'that it has to. Missing: %(slow)s',
+                    'that it could. Missing: %(slow)s',
                     {'codec': codec, 'slow': slow})
 
 
 class Host:
-    """The host.
+    """The compute host.
 
     :param host: Nova's :class:`nova.virt.libvirt.host.Host`
     """
@@ -96,7 +97,7 @@ class Host:
         self._host = host
 
     def capabilities(self, virt_type: str) -> Capabilities:
-        """Look at the daemons (not at the bindings) and at the programs.
+        """Ask libvirt and QEMU for their versions, and look for programs.
 
         :param virt_type: Nova's [libvirt] virt_type
         :raises libvirt.libvirtError: libvirtd does not answer

@@ -12,8 +12,8 @@
 
 """The root disk, as the live XML of its domain describes it.
 
-Everything here comes from libvirt. Nothing that a guest can write (the first
-bytes of its disk) is ever looked at to find a format.
+Everything comes from libvirt. No format is ever probed from the contents of a
+disk, which a guest can write.
 """
 
 import dataclasses
@@ -22,10 +22,10 @@ from lxml import etree
 
 from nova_snapdriver import exception
 
-# An XML document that libvirt made has no entities and refers to nothing.
+# XML from libvirt has no entities and no external references.
 _PARSER = etree.XMLParser(resolve_entities=False, no_network=True)
 
-# Where the path of a source is, by the type of the disk.
+# The attribute that holds the path of a source, by the type of the disk.
 PATH_ATTRIBUTES = {'file': 'file', 'block': 'dev'}
 
 
@@ -33,10 +33,10 @@ PATH_ATTRIBUTES = {'file': 'file', 'block': 'dev'}
 class Rbd:
     """An image in a Ceph cluster.
 
-    :param monitors: (host, port) of each; the port is empty for the usual one
-    :param user: Ceph's, without "client."; none for librados' own choice
-    :param conf: the path of ceph.conf; none for librados' own choice
-    :param snapshot: what is meant is a snapshot of the image
+    :param monitors: (host, port) of each; an empty port is the default one
+    :param user: Ceph user without "client."; ``None`` for librados' default
+    :param conf: path of ceph.conf; ``None`` for librados' default
+    :param snapshot: name of a snapshot of the image, if that is meant
     """
 
     pool: str
@@ -48,17 +48,18 @@ class Rbd:
 
     @property
     def path(self) -> str:
-        """As Nova's image backend names it."""
+        """The path by which Nova's image backend finds it."""
         return 'rbd:%s/%s' % (self.pool, self.image)
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One image of a disk's chain.
+    """One image of a disk's backing chain.
 
-    ``type`` is libvirt's (file, block, network, …), ``format`` QEMU's (raw,
-    qcow2, …); ``path`` is none for what is not a path on this host; ``rbd``
-    is set for what is in Ceph.
+    :param type: libvirt's type of the source (file, block, network, …)
+    :param format: QEMU's name of the format (raw, qcow2, …)
+    :param path: on this host; ``None`` for an image elsewhere
+    :param rbd: the image in Ceph, if it is there
     """
 
     type: str
@@ -70,11 +71,13 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class RootDisk:
-    """The disk that a snapshot is of.
+    """The disk to take a snapshot of.
 
-    ``target`` is the device name in the domain (vda), ``device`` libvirt's
-    kind of device (disk, cdrom, …), ``mirrored`` says that a block job copies
-    the disk right now.
+    :param target: device name in the domain (vda)
+    :param device: libvirt's kind of device (disk, cdrom, …)
+    :param source: the top image
+    :param backing: the images below it, nearest first
+    :param mirrored: whether a block job is copying the disk
     """
 
     target: str
@@ -86,20 +89,20 @@ class RootDisk:
 
     @property
     def encrypted(self) -> bool:
-        """Whether any image of the chain is."""
+        """Whether any image of the chain is encrypted."""
         return any(source.encrypted for source in (self.source, *self.backing))
 
 
 def parse(xml: str) -> etree._Element:
-    """Parse XML that libvirt gave."""
+    """Parse XML from libvirt."""
     return etree.fromstring(xml.encode(), _PARSER)
 
 
 def root_disk(domain: etree._Element) -> RootDisk | None:
-    """The first disk of a domain, which is what Nova takes for its root disk.
+    """The first disk of a domain, which Nova takes for its root disk.
 
-    :param domain: the live XML, parsed
-    :returns: none where the domain has no disk at all (a container)
+    :param domain: the parsed live XML
+    :returns: ``None`` if the domain has no disk (a container)
     :raises DiskUnusable: the XML names no format for it
     """
     disk = domain.find('devices/disk')
@@ -135,11 +138,11 @@ def _source(element: etree._Element, tag: str, attribute: str,
 
 
 def _rbd(source: etree._Element | None) -> Rbd | None:
-    """The RBD image that a source names; none if it is something else."""
+    """The RBD image that a source names; ``None`` for any other source."""
     if source is None or source.get('protocol') != 'rbd':
         return None
     pool, _, image = source.get('name', '').partition('/')
-    # With a namespace there are three parts: Nova makes none of those.
+    # With a namespace there are three parts; Nova does not use namespaces.
     if not (pool and image) or '/' in image:
         return None
     auth = source.find('auth')
@@ -150,7 +153,7 @@ def _rbd(source: etree._Element | None) -> Rbd | None:
 
 
 def _backing(disk: etree._Element, target: str) -> tuple[Source, ...]:
-    """The chain below a disk, nearest first."""
+    """The backing chain of a disk, nearest image first."""
     chain = []
     store = disk.find('backingStore')
     # Libvirt ends the chain with an empty element.

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Which way a snapshot is taken: facts in, a plan out, nothing else."""
+"""Choose the path of a snapshot: a pure function from facts to a plan."""
 
 import dataclasses
 import enum
@@ -29,7 +29,7 @@ _STOPPED = frozenset((power_state.SHUTDOWN, power_state.CRASHED))
 
 
 class Path(enum.StrEnum):
-    """The ways to take a snapshot."""
+    """The ways to capture a disk. ``STOCK`` is Nova's own snapshot."""
 
     DIRECT = 'direct'
     LIVE = 'live'
@@ -40,21 +40,22 @@ class Path(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """All that the choice depends on.
+    """Everything that the choice depends on.
 
     :param virt_type: Nova's ``[libvirt] virt_type``
-    :param power_state: of :mod:`nova.compute.power_state`
-    :param disk: none where the domain has no disk
-    :param image_format: the format that the image is to have
-    :param missing: what the live path lacks on this host, in words
-    :param server_missing: what an NBD server of our own lacks on this host,
-        which the mirror and the cold path need
+    :param power_state: from :mod:`nova.compute.power_state`
+    :param disk: ``None`` if the domain has no disk
+    :param image_format: the format that the image should have
+    :param missing: what this host lacks for the live path, in words
+    :param server_missing: what this host lacks to export a disk by qemu-nbd,
+        as the mirror and the cold path do
     :param live_method: ``[snapdriver] live_method``
     :param live_disabled: ``[workarounds] disable_libvirt_livesnapshot``
     :param encryption: ``[ephemeral_storage_encryption] enabled``
-    :param not_direct: why Glance's store cannot copy the disk, in words; none
-        if it can
-    :param not_held: why a disk on RBD cannot be made to hold still, in words
+    :param not_direct: why Ceph cannot copy the disk into Glance's pool, in
+        words; ``None`` if it can
+    :param not_held: why no RBD snapshot can be made of the disk, in words;
+        ``None`` if one can, or if the disk is not on RBD
     """
 
     virt_type: str
@@ -74,10 +75,9 @@ class Facts:
 class Plan:
     """The path, and why, in words for the log.
 
-    :param otherwise: the plan for when Ceph or Glance refuses this one; only
-        the direct path has one, which does nothing to the guest that is not
-        undone by then
-    :param suspends: whether the guest runs, and is stopped for a moment
+    :param fallback: the plan if Ceph or Glance refuses. Only the direct path
+        has one: by then all that it did to the guest is undone.
+    :param suspends: whether the guest is running and will be suspended
     """
 
     path: Path
@@ -87,7 +87,7 @@ class Plan:
 
 
 def choose(facts: Facts) -> Plan:
-    """Choose the path. It is chosen once and never changes on the way."""
+    """Choose the path. It is chosen once and does not change afterwards."""
     streamed = _choose_streamed(facts)
     if facts.not_direct is not None or _not_ours(facts):
         return streamed
@@ -96,7 +96,7 @@ def choose(facts: Facts) -> Plan:
 
 
 def _choose_streamed(facts: Facts) -> Plan:
-    """The path where the disk has to be read."""
+    """The path if the disk has to be read."""
     reason = _not_ours(facts)
     if reason:
         return Plan(Path.STOCK, reason)
@@ -108,7 +108,7 @@ def _choose_streamed(facts: Facts) -> Plan:
 def _choose_active(facts: Facts) -> Plan:
     state = power_state.STATE_MAP[facts.power_state]
     if facts.disk is not None and facts.disk.mirrored:
-        # A job that would keep the guest from being suspended, too.
+        # That job would also prevent suspending the guest.
         return Plan(Path.STOCK, 'a block job copies the disk')
     wanted = _cold_wanted(facts)
     if wanted:
@@ -137,7 +137,7 @@ def _choose_stopped(facts: Facts) -> Plan:
 
 
 def _not_ours(facts: Facts) -> str | None:
-    """Why the disk is one that only Nova's own driver can read."""
+    """Why this driver cannot read the disk, and Nova's own has to."""
     disk = facts.disk
     if facts.virt_type not in ('kvm', 'qemu'):
         return 'virt_type is %s' % facts.virt_type
@@ -157,7 +157,7 @@ def _not_ours(facts: Facts) -> str | None:
 
 
 def _cold_wanted(facts: Facts) -> str | None:
-    """Why the guest is to be suspended."""
+    """Why the guest should be suspended; ``None`` if not."""
     if facts.live_disabled:
         return '[workarounds] disable_libvirt_livesnapshot is set'
     if facts.live_method == 'cold':
@@ -166,7 +166,7 @@ def _cold_wanted(facts: Facts) -> str | None:
 
 
 def _not_live(facts: Facts) -> str | None:
-    """Why the live path is not to be had."""
+    """Why the live path cannot be used; ``None`` if it can."""
     if facts.live_method == 'mirror':
         return '[snapdriver] live_method is mirror'
     if facts.missing:
@@ -175,19 +175,19 @@ def _not_live(facts: Facts) -> str | None:
 
 
 def _not_mirrored(facts: Facts) -> str | None:
-    """Why the mirror path is not to be had."""
+    """Why the mirror path cannot be used; ``None`` if it can."""
     if facts.disk is not None and facts.disk.source.rbd is not None:
         return 'a disk on RBD is not mirrored'
     return _not_served(facts)
 
 
 def _not_cold(facts: Facts) -> str | None:
-    """Why a disk at rest cannot be read."""
+    """Why the cold path cannot be used; ``None`` if it can."""
     return facts.not_held or _not_served(facts)
 
 
 def _not_served(facts: Facts) -> str | None:
-    """Why no NBD server of our own can show the disk, or a copy of it."""
+    """Why qemu-nbd cannot export the disk, or a copy; ``None`` if it can."""
     if facts.server_missing:
         return 'this host lacks ' + ', '.join(facts.server_missing)
     return None

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A disk, as QEMU's block layer is to open it (BlockdevOptions)."""
+"""Describe a disk as QEMU's BlockdevOptions, so that nothing is probed."""
 
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def _block(source: imagebackend.Source) -> Node:
 
 
 def _rbd(source: imagebackend.Source) -> Node:
-    """In Ceph: librados finds the user's key where ceph.conf says."""
+    """In Ceph; librados finds the user's key through ceph.conf."""
     image = source.rbd
     if image is None or image.snapshot is None:
         raise exception.DiskUnusable(
@@ -43,7 +43,7 @@ def _rbd(source: imagebackend.Source) -> Node:
             **{name: value for name, value in given.items() if value}}
 
 
-# How QEMU gets at the bytes of an image, by libvirt's type of the source.
+# QEMU's protocol node of an image, by libvirt's type of the source.
 _PROTOCOLS: dict[str, Callable[[imagebackend.Source], Node]] = {
     'file': _file,
     'block': _block,
@@ -52,13 +52,13 @@ _PROTOCOLS: dict[str, Callable[[imagebackend.Source], Node]] = {
 
 
 def describe(chain: Sequence[imagebackend.Source]) -> Node:
-    """A disk, as QEMU's block layer is to open it (BlockdevOptions).
+    """Build the BlockdevOptions for a disk.
 
-    Every level names its driver: nothing is probed, and what an image file
-    says of its backing file decides nothing.
+    Every level names its driver, so QEMU probes no format and ignores the
+    backing file that an image's header names.
 
-    :param chain: the images of the disk, top first. What is below a raw image
-        is left out, as that has no backing.
+    :param chain: the images of the disk, top first. Images below a raw one
+        are left out, as a raw image has no backing file.
     :raises DiskUnusable: an image is of an unknown type or format
     """
     top, *below = chain
@@ -80,12 +80,12 @@ def _format(driver: str, **children: Node | None) -> Node:
 
 
 def exclusive(disk: Node) -> Node:
-    """The same disk, with nobody else allowed to write it.
+    """The same disk, locked against writers in other processes.
 
-    A reader of a qcow2 image does that by itself, as its metadata must hold
-    still; a reader of a raw one does not mind writers. QEMU's blkdebug can
-    "unshare" a permission of the node below it, which the file driver then
-    turns into the image lock (BlockdevOptionsBlkdebug, since QEMU 4.2).
+    QEMU's qcow2 driver locks an image by itself, because its metadata must not
+    change; the raw driver allows writers. QEMU's blkdebug can "unshare" a
+    permission on the node below it, which the file driver then turns into the
+    image lock (BlockdevOptionsBlkdebug, since QEMU 4.2).
     """
     if disk['driver'] != 'raw':
         return disk
@@ -94,7 +94,7 @@ def exclusive(disk: Node) -> Node:
 
 
 def description(chain: Sequence[imagebackend.Source]) -> str:
-    """What qemu-nbd is told, so that it reads a disk that nobody writes.
+    """The JSON with which qemu-nbd opens a disk, locked against writers.
 
     :param chain: the images of the disk, top first
     :raises DiskUnusable: an image is of an unknown type or format

@@ -10,12 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The cold path: the disk of a domain that does not run, or stops for it.
+"""The cold path: capture the disk of a stopped or suspended domain.
 
-A disk at rest is read where it is. A guest that runs is suspended for as long
-as a copy of its disk takes: a clone where the file system can share blocks,
-which takes no time and no room, else a file with all of its data. The guest
-runs again before the first byte is uploaded.
+The disk of a stopped domain is read in place. A running guest is suspended
+while its disk is copied: by a clone where the file system can share blocks,
+which takes no time and no space, else into a file with all of its data. The
+guest is resumed before the upload begins.
 """
 
 from collections.abc import Callable
@@ -62,18 +62,18 @@ _Serve = Callable[[capture_request.Request, _Chain],
 
 @contextlib.contextmanager
 def capture(request: capture_request.Request) -> Iterator[export.Capture]:
-    """Export the disk of a domain in whatever state.
+    """Export the disk of a domain that is stopped, or suspended for it.
 
-    A start of the domain while its disk is read is refused by QEMU's image
-    lock. Where its disk is on RBD it starts, and does not change the snapshot
-    that is read.
+    While the disk of a stopped domain is read, QEMU's image lock keeps the
+    domain from starting. With a disk on RBD it starts, as an RBD snapshot is
+    read.
 
-    :raises DiskUnusable: its chain cannot be told without guessing
-    :raises CaptureFailed: qemu-nbd refused, or a QEMU writes the disk, or the
-        guest cannot be suspended
-    :raises ResumeFailed: the guest was suspended and does not start again
-    :raises DirectoryUnusable: the workspace cannot be made
-    :raises ScratchExhausted: there is no room for a copy
+    :raises DiskUnusable: its backing chain is unknown without probing
+    :raises CaptureFailed: qemu-nbd failed, a QEMU has the disk open for
+        writing, or the guest cannot be suspended
+    :raises ResumeFailed: the guest was suspended and cannot be resumed
+    :raises DirectoryUnusable: the workspace cannot be created
+    :raises ScratchExhausted: there is no space for a copy
     """
     way = _of_stopped if request.power is None else _of_active
     with way(request) as captured:
@@ -82,15 +82,15 @@ def capture(request: capture_request.Request) -> Iterator[export.Capture]:
 
 @contextlib.contextmanager
 def _of_stopped(request: capture_request.Request) -> Iterator[export.Capture]:
-    """A domain that is shut off, saved or crashed.
+    """Export the disk of a domain that is shut off, saved or crashed.
 
-    Nothing is staged, and a managed save image is neither read nor touched.
+    Nothing is copied, and a managed save image is left alone.
     """
     held: _Hold = (contextlib.nullcontext(chain(request.disk))
                    if request.snapshot is None else _snapshotted(request))
     with workspace.private(request.place, None), held as images:
         captured_at = datetime.datetime.now(datetime.UTC)
-        # Nothing keeps one on RBD from being started just before.
+        # With a disk on RBD, the domain may have been started just before.
         consistency = (export.Consistency.OFFLINE
                        if request.snapshot is None or
                        not request.guest.exists()
@@ -101,18 +101,18 @@ def _of_stopped(request: capture_request.Request) -> Iterator[export.Capture]:
 
 @contextlib.contextmanager
 def _snapshotted(request: capture_request.Request) -> Iterator[_Chain]:
-    """A disk on RBD, as it is now: no QEMU locks one."""
+    """Snapshot a disk on RBD, where QEMU locks no images."""
     source, snapshot = request.disk.source, request.snapshot
     assert source.rbd is not None and snapshot is not None
-    with rbd.held(snapshot, request.not_undone):
+    with rbd.held(snapshot, request.on_leftover):
         yield (dataclasses.replace(source, rbd=snapshot.of(source.rbd)),)
 
 
 @contextlib.contextmanager
 def _of_active(request: capture_request.Request) -> Iterator[export.Capture]:
-    """A domain that runs or is paused: it is down while its disk is copied.
+    """Export a copy of the disk of a domain, suspended while it is made.
 
-    On every way out it is what it was before, and thawed.
+    On every way out, the domain is running or paused as before, and thawed.
     """
     guest, place = request.guest, request.place
     assert request.power is not None
@@ -120,10 +120,11 @@ def _of_active(request: capture_request.Request) -> Iterator[export.Capture]:
     with workspace.private(place, None), contextlib.ExitStack() as holding:
         hold, serve = _to_hold(request)
         watch = timeutils.StopWatch().start()
-        # It is frozen and stands still: it does not notice how long.
+        # No limit: the guest is suspended while it is frozen, so its programs
+        # do not notice how long.
         settings = dataclasses.replace(request.settings, freeze_timeout=0)
         with (quiesce.frozen(guest, settings) as consistency,
-              suspend.suspended(guest, request.power, request.not_undone)):
+              suspend.suspended(guest, request.power, request.on_leftover)):
             captured_at = datetime.datetime.now(datetime.UTC)
             images = holding.enter_context(hold)
             faultpoint.reach('copy.made')
@@ -135,13 +136,13 @@ def _of_active(request: capture_request.Request) -> Iterator[export.Capture]:
 
 
 def _to_hold(request: capture_request.Request) -> tuple[_Hold, _Serve]:
-    """What keeps the disk as it is, once entered, and how that is shown.
+    """Choose how to copy or snapshot the disk, and how to export that.
 
-    :raises ScratchExhausted: there is no room for a copy
+    :raises ScratchExhausted: there is no space for a copy
     """
     if request.snapshot is not None:
         return _snapshotted(request), _served
-    # The XML of a domain that runs has all of the chain.
+    # The XML of a running domain has the whole chain.
     images = (request.disk.source, *request.disk.backing)
     return copying.copied(request, images), _guarded
 
@@ -154,9 +155,9 @@ def _served(request: capture_request.Request, images: _Chain
 @contextlib.contextmanager
 def _guarded(request: capture_request.Request,
              images: _Chain) -> Iterator[export.Export]:
-    """Export a copy, and give it up where the guest needs its room.
+    """Export a copy; delete it if the file system becomes full.
 
-    A clone takes more and more, as the guest overwrites what it shares.
+    A clone takes more and more space as the guest overwrites shared blocks.
     """
     with contextlib.ExitStack() as serving:
         exported = serving.enter_context(_served(request, images))
@@ -165,7 +166,7 @@ def _guarded(request: capture_request.Request,
             serving.close()
             os.unlink(request.place.copy)
 
-        # What a clone takes cannot be told from what it shares.
+        # The size of a clone includes the blocks that it shares.
         limits = dataclasses.replace(request.limits, limit=0)
         with scratch.guarded(request.guest, request.place, limits, give_up):
             yield exported
@@ -177,11 +178,11 @@ def _guarded(request: capture_request.Request,
 def chain(disk: imagebackend.RootDisk) -> _Chain:
     """The images of a disk, top first.
 
-    The XML of a domain that does not run has no backing chain in it. The
-    header of a qcow2 image does; QEMU and Nova write that, the guest only
-    reaches the clusters. A raw image is all the guest's, and never asked.
+    The XML of a stopped domain does not contain the backing chain. The header
+    of a qcow2 image does: QEMU and Nova write it, the guest can only write
+    clusters. A raw image is never inspected, as the guest can write all of it.
 
-    :raises DiskUnusable: a backing file has no format, or none that is known
+    :raises DiskUnusable: the format of a backing file is unknown
     """
     if disk.backing:
         return (disk.source, *disk.backing)
@@ -190,7 +191,8 @@ def chain(disk: imagebackend.RootDisk) -> _Chain:
         images.append(below)
         if len(images) > _MAX_CHAIN:
             raise exception.DiskUnusable(
-                reason='the chain of %s has no end' % disk.source.path)
+                reason='the backing chain of %s has more than %d images' %
+                       (disk.source.path, _MAX_CHAIN))
     return tuple(images)
 
 
@@ -206,7 +208,7 @@ def _below(image: imagebackend.Source) -> imagebackend.Source | None:
     if path is None:
         return None
     if not (_in_cache(path) or _beside(path, image.path)):
-        # Nova makes no such disk. Whoever did, it is not to be read.
+        # Nova does not make such disks, and the path may be any file.
         raise exception.DiskUnusable(
             reason='the backing file %s is neither in the image cache nor '
                    'beside the disk' % path)
@@ -214,14 +216,14 @@ def _below(image: imagebackend.Source) -> imagebackend.Source | None:
 
 
 def _backing_format(info: dict[str, Any], path: str) -> str:
-    # "json:" and "nbd:" names can say anything: Nova writes paths only.
+    # Names such as "json:" or "nbd:" can open anything: Nova writes paths.
     if not os.path.isabs(path) or not os.path.isfile(path):
         raise exception.DiskUnusable(
-            reason='the backing file %s is no file of this host' % path)
+            reason='the backing file %s is not a file on this host' % path)
     backing = info.get('backing-filename-format')
     if backing in ('raw', 'qcow2'):
         return str(backing)
-    # Nova's cache holds raw images only, unless force_raw_images is off.
+    # Nova's image cache holds only raw images if force_raw_images is set.
     if backing is None and CONF.force_raw_images and _in_cache(path):
         return 'raw'
     raise exception.DiskUnusable(
@@ -255,5 +257,5 @@ def _read_header(path: str) -> str:
     if os.access(path, os.R_OK, effective_ids=True):
         return child.output('qemu-img', 'info', '-f', 'qcow2',
                             '--output=json', path)
-    # As root, by Nova's own call for it, which has limits of its own.
+    # As root, by Nova's own function, which sets resource limits.
     return str(nova.privsep.qemu.privileged_qemu_img_info(path, 'qcow2'))

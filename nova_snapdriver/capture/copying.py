@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A copy of a disk at rest, which is read when the disk is in use again.
+"""Copy the disk of a suspended guest, so that it can be resumed.
 
-A clone where the file system shares blocks (XFS, btrfs), made at once and
-without room; else a file with all of the disk's data.
+By a clone where the file system can share blocks (XFS, btrfs), which takes no
+time and no space; else into a file with all of the disk's data.
 """
 
 from collections.abc import Iterator
@@ -29,8 +29,8 @@ from oslo_log import log as logging
 from oslo_utils import units
 
 from nova_snapdriver.capture import request as capture_request
-from nova_snapdriver.capture import scratch
 from nova_snapdriver.capture import server
+from nova_snapdriver.capture import space
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import child
 from nova_snapdriver import compat
@@ -40,12 +40,12 @@ from nova_snapdriver import imagebackend
 LOG = logging.getLogger(__name__)
 
 # ioctl_ficlonerange(2), and its struct file_clone_range: the source's file
-# descriptor and offset, the length (0 is for all of it), the target's offset.
+# descriptor and offset, the length (0 means all), the target's offset.
 _FICLONERANGE = 0x4020940d
 _CLONE_RANGE = struct.Struct('=qQQQ')
 
-# Of the program that copies: it takes as long as the disk is large, and its
-# threads' stacks reserve a lot.
+# For qemu-img convert: no limit of CPU time, as that grows with the disk, and
+# a large address space, as its threads' stacks reserve a lot.
 _LIMITS = processutils.ProcessLimits(address_space=4 * units.Gi,
                                      core_file_size=0, number_files=256)
 
@@ -54,26 +54,29 @@ _Chain = tuple[imagebackend.Source, ...]
 
 def copied(request: capture_request.Request, images: _Chain
            ) -> contextlib.AbstractContextManager[_Chain]:
-    """Choose how to copy, while the guest still runs. Within a workspace.
+    """Choose how to copy, while the guest still runs.
+
+    The copy is made in the workspace, which must exist, and is removed with
+    it.
 
     :param images: the images of the disk, top first
-    :returns: makes the copy when it is entered, with the disk at rest; it
-        goes with the workspace
-    :raises ScratchExhausted: there is no room for it
+    :returns: a context manager that makes the copy when it is entered, which
+        must be while the guest is suspended, and gives the copy's images
+    :raises ScratchExhausted: there is no space for it
     """
     if _can_clone(images[0], request.place):
-        scratch.check(request.place, request.limits)
+        space.check(request.place, request.limits)
         return _cloned(images, request)
-    scratch.require(request.place, request.limits, _data(images, request))
+    space.require(request.place, request.limits, _data(images, request))
     return _spooled(images, request)
 
 
 def _can_clone(image: imagebackend.Source,
                place: workspace.Workspace) -> bool:
-    """Whether the file system shares blocks; tried with the first one.
+    """Whether the file system can share blocks; tried with the first one.
 
-    What the guest has written before gets to the disk here, while it still
-    runs: a clone waits for that.
+    This also flushes dirty pages of the image while the guest still runs: a
+    clone waits for them.
     """
     if image.type != 'file' or image.path is None:
         return False
@@ -105,7 +108,7 @@ def _cloned(images: _Chain,
 
 
 def _share(path: str, copy: str, length: int) -> None:
-    """Make a file of a file's first bytes, or all (0), without copying."""
+    """Clone the first ``length`` bytes of a file, or all of it with 0."""
     with open(path, 'rb') as source, open(copy, 'wb') as target:
         os.fchmod(target.fileno(), 0o600)
         os.fdatasync(source.fileno())
@@ -119,7 +122,7 @@ def _spooled(images: _Chain,
     """Copy all data of a disk into one file."""
     place, name = request.place, request.disk.target
     with server.serve(place, images, name) as exported:
-        # By QEMU's own program: the guest waits for it, and it is the fastest.
+        # The guest waits for it, and qemu-img is the fastest way.
         url = 'nbd+unix:///%s?socket=%s' % (
             parse.quote(exported.name), parse.quote(exported.socket))
         try:
@@ -134,7 +137,7 @@ def _spooled(images: _Chain,
 
 
 def _data(images: _Chain, request: capture_request.Request) -> int:
-    """The most bytes that a copy of a disk can hold."""
+    """The maximum size of a copy of a disk, in bytes."""
     capacity = request.guest.disk_size(request.disk.target).capacity
     total = 0
     for image in images:

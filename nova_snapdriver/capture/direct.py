@@ -12,9 +12,9 @@
 
 """The direct path: Ceph copies the disk into Glance's pool.
 
-The copying is Nova's own (its RBD image backend): snapshot the disk, clone
-it into Glance's pool, flatten the clone. Ours is to freeze the guest for the
-first of these and for no longer, and to leave nothing behind.
+Nova's own RBD image backend copies: it snapshots the disk, clones the snapshot
+into Glance's pool, and flattens the clone. This module freezes the guest for
+the snapshot alone, and removes what a failed copy leaves.
 """
 
 from collections.abc import Callable
@@ -37,18 +37,18 @@ from nova_snapdriver import guest as snap_guest
 
 LOG = logging.getLogger(__name__)
 
-# What another path would not help with.
+# Errors for which another path would not help.
 _FINAL = (exception.SnapdriverError, nova_exception.ImageNotFound,
           nova_exception.InstanceNotFound)
 
 
 @dataclasses.dataclass(frozen=True)
 class Route:
-    """From where to where Ceph copies.
+    """What Ceph copies, and where to.
 
-    :param snapshot: of the disk, from which the copy is made
-    :param base_image: the image that the server was made from
-    :param clone: the URL of the snapshot of the copy in Glance's pool
+    :param snapshot: RBD snapshot of the disk, from which the copy is made
+    :param base_image: the image that the server was created from
+    :param clone: URL of the RBD snapshot of the copy in Glance's pool
     """
 
     snapshot: rbd.Snapshot
@@ -58,9 +58,11 @@ class Route:
 
 @dataclasses.dataclass(frozen=True)
 class Copied:
-    """A copy in Glance's pool, of which Glance has to be told.
+    """A copy in Glance's pool, to be registered as the image's location.
 
-    See :class:`nova_snapdriver.capture.export.Capture`.
+    :param location: its URL
+
+    For the other fields, see :class:`nova_snapdriver.capture.export.Capture`.
     """
 
     location: str
@@ -71,16 +73,16 @@ class Copied:
 
 def route(snapshot: rbd.Snapshot, context: Any, base_image: str,
           image_id: str) -> Route:
-    """Look whether Ceph can copy; touches neither the disk nor the guest.
+    """Check whether Ceph can copy; touches neither the disk nor the guest.
 
-    :param snapshot: of the disk, as it would be
-    :param base_image: the image that the server was made from
-    :raises DirectRefused: Glance has its images elsewhere, or Ceph does not
-        answer
+    :param snapshot: the RBD snapshot that would be made of the disk
+    :param base_image: the image that the server was created from
+    :raises DirectRefused: Glance's images are not in this Ceph cluster, or
+        Ceph does not answer
     """
     try:
-        # Nova cannot ask Glance for its pool, and takes that of the image
-        # that the server was made from.
+        # Nova cannot ask Glance for its pool. It uses the pool of the image
+        # that the server was created from.
         pool = snapshot.backend._get_parent_pool(context, base_image,
                                                  snapshot.fsid)
     except Exception as ex:
@@ -90,9 +92,9 @@ def route(snapshot: rbd.Snapshot, context: Any, base_image: str,
 
 
 class _Freezing:
-    """Nova's RBDDriver; a guest is frozen while its disk is snapshotted.
+    """Nova's RBDDriver, with the guest frozen while its disk is snapshotted.
 
-    :raises QuiesceFailed: and the like, from :func:`quiesce.frozen`
+    ``create_snap()`` raises the errors of :func:`quiesce.frozen`, too.
     """
 
     def __init__(self, driver: Any, volume: str, guest: snap_guest.Guest,
@@ -124,11 +126,11 @@ class _Freezing:
 
 def copy(way: Route, context: Any, image_id: str, guest: snap_guest.Guest,
          settings: quiesce.Settings, runs: bool) -> Copied:
-    """Have Ceph copy the disk. Within :func:`removed_on_error`.
+    """Let Ceph copy the disk. To be called within :func:`removed_on_error`.
 
-    :param runs: whether the guest is up, or its disk at rest
-    :raises DirectRefused: Ceph does not; what it did is still to be removed
-    :raises QuiesceFailed: the image requires it and the guest cannot
+    :param runs: whether the guest is running
+    :raises DirectRefused: Ceph failed; something may be left of the copy
+    :raises QuiesceFailed: the image requires it, and the freeze failed
     """
     backend = way.snapshot.backend
     plain = backend.driver
@@ -151,11 +153,11 @@ def copy(way: Route, context: Any, image_id: str, guest: snap_guest.Guest,
 
 
 @contextlib.contextmanager
-def removed_on_error(way: Route, not_undone: Callable[[], None]
+def removed_on_error(way: Route, on_leftover: Callable[[], None]
                      ) -> Iterator[None]:
-    """Remove all of a copy that does not become an image.
+    """Remove the copy and the snapshot if the block raises.
 
-    :param not_undone: called when something of it is left
+    :param on_leftover: called when something could not be removed
     """
     try:
         yield
@@ -163,20 +165,26 @@ def removed_on_error(way: Route, not_undone: Callable[[], None]
         try:
             remove(way.snapshot.backend.driver, way.snapshot.url, way.clone)
         except Exception as ex:
-            LOG.error('Of the copy %(clone)s something is left: %(error)s',
-                      {'clone': way.clone, 'error': ex})
-            not_undone()
+            LOG.error('Cannot remove the failed copy %(clone)s and the RBD '
+                      'snapshot %(snapshot)s: %(error)s',
+                      {'clone': way.clone, 'snapshot': way.snapshot.url,
+                       'error': ex})
+            on_leftover()
         raise
 
 
 def remove(driver: Any, snapshot: str, clone: str) -> list[str]:
-    """Remove a copy, whole or not, and the snapshot it was made from.
+    """Remove a copy, complete or not, and the snapshot it was made from.
 
-    The copy first: while it is not flattened, Ceph keeps the snapshot.
+    The copy first: Ceph does not remove a snapshot with a clone that is not
+    flattened.
 
     :param driver: Nova's :class:`nova.storage.rbd_utils.RBDDriver`
-    :returns: what there was to remove, in words
-    :raises nova.exception.ImageUnacceptable: a URL makes no sense
+    :param snapshot: URL of the RBD snapshot
+    :param clone: URL of the RBD snapshot of the copy
+    :returns: what was removed, in words
+    :raises nova.exception.ImageUnacceptable: a URL is invalid, or of another
+        Ceph cluster
     """
     if driver.parse_url(clone)[0] != driver.get_fsid():
         raise nova_exception.ImageUnacceptable(

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What every way of capturing ends in."""
+"""The result of every capture: an NBD export of one point in time."""
 
 import dataclasses
 import datetime
@@ -20,7 +20,7 @@ from nova_snapdriver.capture import readahead
 
 
 class Consistency(enum.StrEnum):
-    """What can be said of the file systems in an image."""
+    """The state of the file systems in an image."""
 
     FILESYSTEM = 'filesystem'
     CRASH = 'crash'
@@ -31,10 +31,10 @@ class Consistency(enum.StrEnum):
 class Export:
     """A read-only NBD export of one disk at one point in time.
 
-    :param socket: path of the unix socket
+    :param socket: path of the UNIX socket
     :param name: name of the export
-    :param ahead: to have it read at the disk's speed, where it may end before
-        the upload does
+    :param ahead: set if the export may end before the upload does; the disk
+        is then read ahead of the upload
     """
 
     socket: str
@@ -43,17 +43,17 @@ class Export:
 
     @property
     def ended_early(self) -> bool:
-        """Whether it is gone because nobody needs it any more."""
+        """Whether it was ended because the whole disk has been read."""
         return self.ahead is not None and self.ahead.ended
 
 
 @dataclasses.dataclass(frozen=True)
 class Capture:
-    """An export, and what the image's properties say of it.
+    """An export, and what the image's properties say about it.
 
     :param captured_at: the point in time, UTC
-    :param freeze_seconds: from before the freeze until after the thaw, or as
-        long as the capture took where nothing was frozen
+    :param freeze_seconds: from before the freeze until after the thaw; if
+        nothing was frozen, the time that the capture took
     """
 
     export: Export

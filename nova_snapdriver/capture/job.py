@@ -10,20 +10,19 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A job of QEMU's that a capture began, and that has to end with it."""
+"""QEMU's jobs for a capture: begun by it, and ended with it."""
 
 import abc
 from collections.abc import Callable
-import time
 import types
 from typing import Self
 
 from oslo_log import log as logging
-from oslo_utils import timeutils
 
 from nova_snapdriver import exception
 from nova_snapdriver import faultpoint
 from nova_snapdriver import guest as snap_guest
+from nova_snapdriver import waiting
 
 LOG = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ _END_POLL_SECONDS = 0.02
 
 
 def refuse_others(guest: snap_guest.Guest) -> None:
-    """See that nobody's job holds a domain, before anything is done to it.
+    """Check that no job runs on a domain, before anything is done to it.
 
     :raises CaptureFailed: one does
     """
@@ -44,18 +43,18 @@ def refuse_others(guest: snap_guest.Guest) -> None:
 
 
 class Job(abc.ABC):
-    """A job of ours, whether it runs or not: a context manager that ends it.
+    """A context manager that ends one job, if it runs.
 
-    Whether it was begun is libvirt's to say: a call that failed for us may
-    have begun it all the same (a connection that broke before the answer).
+    Libvirt is asked whether it runs: a call to begin it may have succeeded
+    although it raised (the connection broke before the answer came).
 
-    :param not_undone: called when the job could not be ended
+    :param on_leftover: called when the job could not be ended
     """
 
     def __init__(self, guest: snap_guest.Guest,
-                 not_undone: Callable[[], None] = lambda: None) -> None:
+                 on_leftover: Callable[[], None] = lambda: None) -> None:
         self._guest = guest
-        self._not_undone = not_undone
+        self._on_leftover = on_leftover
 
     def __enter__(self) -> Self:
         return self
@@ -66,27 +65,25 @@ class Job(abc.ABC):
         try:
             self.end()
         except Exception as ex:
-            self._not_undone()
+            self._on_leftover()
             if exc is None:
                 raise
-            # The first error is the one to see; this one is for the log.
+            # Raise the first error, and log this one.
             LOG.error('%s', ex, instance=self._guest.instance)
 
     def end(self) -> None:
-        """End the job if it runs, and wait until it has. Idempotent.
+        """End the job if it runs, and wait for its end. Idempotent.
 
-        A domain that is gone took its job along.
+        A job ends with its domain, too.
 
-        :raises CaptureFailed: it could not be ended
+        :raises CaptureFailed: it does not end, or libvirt refused
         """
-        deadline = timeutils.StopWatch(_END_SECONDS).start()
         faultpoint.reach('job.ending')
         if self.runs():
             self._abort()
-        while self.runs():
-            if deadline.expired():
-                raise exception.CaptureFailed(reason=self._endless())
-            time.sleep(_END_POLL_SECONDS)
+        if not waiting.wait_until(lambda: not self.runs(), _END_SECONDS,
+                                  _END_POLL_SECONDS):
+            raise exception.CaptureFailed(reason=self._endless())
         faultpoint.reach('job.ended')
 
     @abc.abstractmethod
@@ -99,18 +96,19 @@ class Job(abc.ABC):
 
     @abc.abstractmethod
     def _endless(self) -> str:
-        """What to tell the operator of a job that does not end."""
+        """The error for a job that does not end, with what to do."""
 
 
 class BackupJob(Job):
-    """The backup job with a socket of ours.
+    """The backup job of a live snapshot, known by its socket.
 
-    :param not_undone: called when the job could not be ended
+    :param socket: path of the socket; a job with another one is left alone
+    :param on_leftover: called when the job could not be ended
     """
 
     def __init__(self, guest: snap_guest.Guest, socket: str,
-                 not_undone: Callable[[], None] = lambda: None) -> None:
-        super().__init__(guest, not_undone)
+                 on_leftover: Callable[[], None] = lambda: None) -> None:
+        super().__init__(guest, on_leftover)
         self._socket = socket
 
     def runs(self) -> bool:
@@ -126,15 +124,15 @@ class BackupJob(Job):
 
 
 class BlockCopy(Job):
-    """The block job that copies a disk to a file of ours.
+    """The block job of a mirror, known by the file that it copies to.
 
     :param overlay: path of the file
-    :param not_undone: called when the job could not be ended
+    :param on_leftover: called when the job could not be ended
     """
 
     def __init__(self, guest: snap_guest.Guest, overlay: str,
-                 not_undone: Callable[[], None] = lambda: None) -> None:
-        super().__init__(guest, not_undone)
+                 on_leftover: Callable[[], None] = lambda: None) -> None:
+        super().__init__(guest, on_leftover)
         self._overlay = overlay
 
     def runs(self) -> bool:

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The live path: a pull-mode backup job of libvirt's.
+"""The live path: a pull-mode backup job of libvirt.
 
-QEMU shows the disk as it was when the job began and keeps the old contents
-of what the guest overwrites in a scratch file. Source: libvirt's "Backup XML
-format" and virDomainBackupBegin.
+QEMU exports the disk as it was when the job began, and copies to a scratch
+file what the guest overwrites. Source: libvirt's "Backup XML format" and
+virDomainBackupBegin.
 """
 
 from collections.abc import Iterator
@@ -32,16 +32,17 @@ from nova_snapdriver.capture import quiesce
 from nova_snapdriver.capture import readahead
 from nova_snapdriver.capture import request as capture_request
 from nova_snapdriver.capture import scratch
+from nova_snapdriver.capture import space
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import exception
 from nova_snapdriver import faultpoint
 
 
 def backup_xml(target: str, place: workspace.Workspace) -> str:
-    """The domainbackup document for one disk.
+    """Build the domainbackup document for one disk.
 
-    All is named: without a server libvirt listens on TCP, without disks it
-    takes all of them, without a scratch file it makes one beside the disk.
+    Nothing is left to libvirt's defaults: it would listen on TCP, back up all
+    disks, and create the scratch file beside the disk.
     """
     backup = etree.Element('domainbackup', mode='pull')
     etree.SubElement(backup, 'server', transport='unix', socket=place.socket)
@@ -55,25 +56,25 @@ def backup_xml(target: str, place: workspace.Workspace) -> str:
 
 @contextlib.contextmanager
 def capture(request: capture_request.Request) -> Iterator[export.Capture]:
-    """Capture the disk of a domain that runs or is paused.
+    """Capture the disk of a running or paused domain by a backup job.
 
-    On every way out the guest is thawed, the job ended and the workspace
-    removed; the domain is never undefined.
+    On every way out, the guest is thawed, the job ended and the workspace
+    removed. The domain is never undefined.
 
-    :raises QuiesceFailed: the image requires it and the guest cannot
+    :raises QuiesceFailed: the image requires it, and the freeze failed
     :raises CaptureFailed: libvirt or QEMU refused, or the job does not end
-    :raises DirectoryUnusable: the workspace cannot be made
-    :raises ScratchExhausted: the guest overwrites more than there is room for
+    :raises DirectoryUnusable: the workspace cannot be created
+    :raises ScratchExhausted: the guest overwrites more than there is space for
     """
     guest, place = request.guest, request.place
-    # Libvirt waits for another job for half a minute before it refuses ours:
-    # not while the guest is frozen.
+    # Before the freeze: libvirt waits for another job for half a minute before
+    # it refuses a new one.
     job.refuse_others(guest)
     owner = guest.qemu_owner()
     uid = None if owner is None else owner[0]
-    backup = job.BackupJob(guest, place.socket, request.not_undone)
+    backup = job.BackupJob(guest, place.socket, request.on_leftover)
     with workspace.private(place, uid), _may_end(request) as ahead:
-        scratch.check(place, request.limits)
+        space.check(place, request.limits)
         with (scratch.guarded(guest, place, request.limits, backup.end, ahead),
               backup):
             yield _begin(request, owner, ahead)
@@ -83,7 +84,7 @@ _MayEnd = contextlib.AbstractContextManager[readahead.ReadAhead | None]
 
 
 def _may_end(request: capture_request.Request) -> _MayEnd:
-    """What lets the job end before the upload does; none if it must not."""
+    """Let the job end before the upload; ``None`` if the operator forbids."""
     if request.spool is None:
         return contextlib.nullcontext()
     return readahead.ReadAhead(request.spool)
@@ -101,7 +102,7 @@ def _begin(request: capture_request.Request, owner: tuple[int, int] | None,
         faultpoint.reach('live.begun')
         captured_at = datetime.datetime.now(datetime.UTC)
     freeze_seconds = watch.elapsed()
-    _let_us_in(place.socket)
+    _take_over(place.socket)
     faultpoint.reach('live.socket-given')
     return export.Capture(export.Export(place.socket, target, ahead),
                           consistency, captured_at, freeze_seconds)
@@ -109,6 +110,7 @@ def _begin(request: capture_request.Request, owner: tuple[int, int] | None,
 
 def _explained(error: exception.CaptureFailed, place: workspace.Workspace,
                owner: tuple[int, int] | None) -> exception.SnapdriverError:
+    """Say which directory QEMU cannot enter, if that explains an error."""
     if owner is None:
         return error
     barrier = workspace.unreachable(place.path, *owner)
@@ -119,7 +121,7 @@ def _explained(error: exception.CaptureFailed, place: workspace.Workspace,
                (owner[0], barrier))
 
 
-def _let_us_in(socket: str) -> None:
-    """QEMU makes the socket for its own user; connecting needs write."""
+def _take_over(socket: str) -> None:
+    """Own the socket, which QEMU's user created: to connect needs write."""
     if not os.access(socket, os.W_OK, effective_ids=True):
         nova.privsep.path.chown(socket, uid=os.geteuid())

@@ -10,15 +10,15 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The mirror path: a block copy of libvirt's into an overlay.
+"""The mirror path: a block copy of the disk into an overlay.
 
-QEMU copies the disk, without what its backing file has, and then everything
-that the guest writes, into an overlay of the same backing file. Once the two
-are in step, ending the job leaves in the overlay what the disk was at that
-instant. Source: virDomainBlockCopy and virDomainBlockJobAbort.
+QEMU copies the disk, without the data of its backing file, into an overlay of
+the same backing file, and from then on everything that the guest writes. When
+the copy is complete, aborting the job leaves in the overlay what the disk held
+at that instant. Source: virDomainBlockCopy and virDomainBlockJobAbort.
 
-The job is transient, so the domain stays persistent all the time: libvirt
-demands an undefined one only for jobs that are to survive it.
+The job is transient, so the domain stays persistent: libvirt requires an
+undefined domain only for copy jobs that are not.
 """
 
 import collections
@@ -26,7 +26,6 @@ from collections.abc import Iterator
 import contextlib
 import datetime
 import os
-import time
 
 from lxml import etree
 import nova.privsep.path
@@ -37,25 +36,26 @@ from nova_snapdriver.capture import export
 from nova_snapdriver.capture import job
 from nova_snapdriver.capture import quiesce
 from nova_snapdriver.capture import request as capture_request
-from nova_snapdriver.capture import scratch
 from nova_snapdriver.capture import server
+from nova_snapdriver.capture import space
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import child
 from nova_snapdriver import exception
 from nova_snapdriver import faultpoint
 from nova_snapdriver import guest as snap_guest
 from nova_snapdriver import imagebackend
+from nova_snapdriver import waiting
 
 LOG = logging.getLogger(__name__)
 
-# How often one looks whether an event came: that asks nobody.
+# How often the list of received events is checked, which costs no call.
 _EVENT_POLL_SECONDS = 0.05
-# How often libvirt is asked: for what no event tells, such as a domain that
-# was stopped, or told while libvirtd was away, and for the progress.
+# How often libvirt is asked: for the progress, and for what no event tells, as
+# the domain was stopped or libvirtd was away.
 _INFO_SECONDS = 2
 _LOG_SECONDS = 30
-# How long a copy may come no nearer to its end. A guest that writes faster
-# than its disk can be copied keeps it from ever getting there.
+# How long a copy may make no progress. It never becomes complete if the guest
+# writes faster than QEMU copies.
 _STALL_SECONDS = 300
 # The last event follows the end of the job at once.
 _LAST_EVENT_SECONDS = 30
@@ -65,15 +65,15 @@ _Events = collections.deque[snap_guest.BlockJobEvent]
 
 @contextlib.contextmanager
 def capture(request: capture_request.Request) -> Iterator[export.Capture]:
-    """Capture the disk of a domain that runs or is paused, by a copy.
+    """Capture the disk of a running or paused domain by a block copy.
 
-    On every way out the guest is thawed, the job ended and the workspace
-    removed; the domain is never undefined and its disk never exchanged.
+    On every way out, the guest is thawed, the job ended and the workspace
+    removed. The domain is never undefined, and keeps its disk.
 
-    :raises QuiesceFailed: the image requires it and the guest cannot
+    :raises QuiesceFailed: the image requires it, and the freeze failed
     :raises CaptureFailed: libvirt or QEMU refused, or the copy failed
-    :raises DirectoryUnusable: the workspace cannot be made
-    :raises ScratchExhausted: there is no room for a copy
+    :raises DirectoryUnusable: the workspace cannot be created
+    :raises ScratchExhausted: there is no space for a copy
     """
     place, target = request.place, request.disk.target
     _refuse_other_jobs(request.guest, target)
@@ -82,7 +82,7 @@ def capture(request: capture_request.Request) -> Iterator[export.Capture]:
         _make_overlay(request, owner)
         faultpoint.reach('mirror.overlay-made')
         consistency, captured_at, seconds = _copy(request)
-        # Libvirt has given it to whom it thinks it belonged.
+        # Libvirt has set the owner that it remembers, which is another user.
         nova.privsep.path.chown(place.overlay, uid=os.geteuid())
         chain = (imagebackend.Source('file', 'qcow2', place.overlay),
                  *request.disk.backing)
@@ -94,7 +94,7 @@ def _refuse_other_jobs(guest: snap_guest.Guest, target: str) -> None:
     job.refuse_others(guest)
     if guest.block_job(target) is not None:
         raise exception.CaptureFailed(
-            reason='another block job holds disk %s; try again when it is '
+            reason='another block job runs on disk %s; try again when it is '
                    'done' % target)
 
 
@@ -104,13 +104,13 @@ def _refuse_other_jobs(guest: snap_guest.Guest, target: str) -> None:
 def _make_overlay(request: capture_request.Request,
                   owner: tuple[int, int] | None) -> None:
     size = request.guest.disk_size(request.disk.target)
-    # An allocation can be larger than the disk: internal snapshots.
-    scratch.require(request.place, request.limits,
-                    min(size.capacity, size.allocation))
+    # The allocation can be larger than the disk, by internal snapshots.
+    space.require(request.place, request.limits,
+                  min(size.capacity, size.allocation))
     backing: tuple[str, ...] = ()
     if request.disk.backing:
         below = request.disk.backing[0]
-        # "-u": it is QEMU that opens the backing file, and not this program.
+        # "-u": qemu-img must not open the backing file; QEMU does.
         backing = ('-u', '-b', str(below.path), '-F', below.format)
     overlay = request.place.overlay
     child.output('qemu-img', 'create', '-f', 'qcow2', *backing, overlay,
@@ -121,9 +121,9 @@ def _make_overlay(request: capture_request.Request,
 
 
 def copy_xml(overlay: str, backing: tuple[imagebackend.Source, ...]) -> str:
-    """The disk element for the target of a copy.
+    """Build the disk element for the target of a block copy.
 
-    The whole chain is named, so that libvirt reads no header to find it.
+    It names the whole backing chain, so that libvirt probes no header.
     """
     disk = etree.Element('disk', type='file')
     etree.SubElement(disk, 'driver', name='qemu', type='qcow2')
@@ -144,17 +144,17 @@ def copy_xml(overlay: str, backing: tuple[imagebackend.Source, ...]) -> str:
 def _copy(request: capture_request.Request,
           ) -> tuple[export.Consistency, datetime.datetime, float]:
     guest, target, place = request.guest, request.disk.target, request.place
-    # Listening begins before the job does, and ends after it.
+    # Events are collected from before the job until after it.
     with (guest.block_job_events(target) as events,
-          job.BlockCopy(guest, place.overlay, request.not_undone)):
+          job.BlockCopy(guest, place.overlay, request.on_leftover)):
         guest.begin_copy(target, copy_xml(place.overlay, request.disk.backing))
         faultpoint.reach('mirror.begun')
-        _wait_until_in_step(request, events)
+        _wait_until_ready(request, events)
         faultpoint.reach('mirror.in-step')
         watch = timeutils.StopWatch().start()
         with quiesce.frozen(guest, request.settings) as consistency:
-            # Whoever ended it before us, the overlay would be too old.
-            _require_in_step(target, events)
+            # If another client has ended the job, the overlay is too old.
+            _require_ready(target, events)
             guest.end_copy(target)
             faultpoint.reach('mirror.ended')
             captured_at = datetime.datetime.now(datetime.UTC)
@@ -163,24 +163,24 @@ def _copy(request: capture_request.Request,
     return consistency, captured_at, seconds
 
 
-def _wait_until_in_step(request: capture_request.Request,
-                        events: _Events) -> None:
-    """:raises CaptureFailed: the job ended, failed, or does not get there"""
+def _wait_until_ready(request: capture_request.Request,
+                      events: _Events) -> None:
+    """Wait until the copy is complete.
+
+    :raises CaptureFailed: the job ended, failed, or makes no progress
+    """
     guest, target = request.guest, request.disk.target
-    ask = timeutils.StopWatch(_INFO_SECONDS).start()
     progress = _Progress(guest, target)
-    while not events:
-        if ask.expired():
-            progress.check(events)
-            # If it has failed by now, there is no job to be ended any more.
-            if guest.copy_in_step(request.place.overlay):
-                events.append(snap_guest.BlockJobEvent.READY)
-            ask.restart()
-        time.sleep(_EVENT_POLL_SECONDS)
-    _require_in_step(target, events)
+    while not waiting.wait_until(lambda: events, _INFO_SECONDS,
+                                 _EVENT_POLL_SECONDS):
+        progress.check(events)
+        # Should it fail now, aborting the job is an error later on.
+        if guest.copy_is_ready(request.place.overlay):
+            events.append(snap_guest.BlockJobEvent.READY)
+    _require_ready(target, events)
 
 
-def _require_in_step(target: str, events: _Events) -> None:
+def _require_ready(target: str, events: _Events) -> None:
     if events[-1] is not snap_guest.BlockJobEvent.READY:
         raise exception.CaptureFailed(
             reason='the copy of disk %s %s before it was complete' %
@@ -188,7 +188,7 @@ def _require_in_step(target: str, events: _Events) -> None:
 
 
 class _Progress:
-    """Sees that a copy comes nearer to its end, and says how far it is."""
+    """Checks that a block copy makes progress, and logs it."""
 
     def __init__(self, guest: snap_guest.Guest, target: str) -> None:
         self._guest = guest
@@ -200,7 +200,7 @@ class _Progress:
     def check(self, events: _Events) -> None:
         """:raises CaptureFailed: there is no job, or it makes no progress"""
         copying = self._guest.block_job(self._target)
-        # An event may have come while libvirt was asked: it knows better.
+        # If an event came while libvirt was asked, it tells what happened.
         if copying is None and not events:
             raise exception.CaptureFailed(
                 reason='the copy of disk %s ended before it was complete' %
@@ -209,9 +209,9 @@ class _Progress:
             self._note(copying)
         if self._stall.expired():
             raise exception.CaptureFailed(
-                reason='the copy of disk %s came no nearer to its end for %d '
-                       'seconds; the guest may write faster than its disk '
-                       'can be copied' % (self._target, _STALL_SECONDS))
+                reason='the copy of disk %s made no progress for %d seconds; '
+                       'the guest may write faster than its disk can be '
+                       'copied' % (self._target, _STALL_SECONDS))
 
     def _note(self, copying: snap_guest.Copying) -> None:
         left = copying.length - copying.done
@@ -226,17 +226,18 @@ class _Progress:
 
 
 def _wait_for_the_end(target: str, events: _Events) -> None:
-    """See that the job did not fail while it wrote the last of the data.
+    """Wait for the event that tells whether the job ended well.
 
-    Libvirt's call succeeds also then; only the event tells.
+    Libvirt's call succeeds even if the job failed to write the last data.
+
+    :raises CaptureFailed: it failed, or no event comes
     """
-    deadline = timeutils.StopWatch(_LAST_EVENT_SECONDS).start()
-    while events[-1] is snap_guest.BlockJobEvent.READY:
-        if deadline.expired():
-            raise exception.CaptureFailed(
-                reason='libvirt does not say how the copy of disk %s ended' %
-                       target)
-        time.sleep(_EVENT_POLL_SECONDS)
+    if not waiting.wait_until(
+            lambda: events[-1] is not snap_guest.BlockJobEvent.READY,
+            _LAST_EVENT_SECONDS, _EVENT_POLL_SECONDS):
+        raise exception.CaptureFailed(
+            reason='libvirt does not say how the copy of disk %s ended' %
+                   target)
     if events[-1] is snap_guest.BlockJobEvent.FAILED:
         raise exception.CaptureFailed(
             reason='the copy of disk %s failed at its end' % target)

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What only root may do, by Nova's own privileged process.
+"""Run qemu-nbd as root, by Nova's own privileged process.
 
-It uses Nova's context, so what operators have set up for Nova (sudoers,
-``[nova_sys_admin] helper_command``) serves here too: oslo.privsep lets a
-context run functions of every module whose name begins with "nova".
+It uses Nova's privsep context, so that operators need no other sudoers rule or
+``[nova_sys_admin] helper_command``. oslo.privsep allows that for every module
+whose name begins with the context's prefix, "nova".
 """
 
 from collections.abc import Sequence
@@ -35,10 +35,10 @@ CONF = nova.conf.CONF
 
 conf.register_opts(CONF)
 
-# Type, format and path: what can be told to another process.
+# Type, format and path of an image: values that oslo.privsep can transfer.
 Image = tuple[str, str, str | None]
 
-# Those that run, by process number. In the privileged process.
+# In the privileged process: the running servers by process ID.
 _servers: dict[int, qemunbd.Server] = {}
 
 
@@ -46,13 +46,13 @@ _servers: dict[int, qemunbd.Server] = {}
 def start_server(socket: str, images: Sequence[Image], name: str) -> int:
     """Start qemu-nbd as root, for a disk of an instance and nothing else.
 
-    The socket is made for root alone; whoever is to connect needs it given.
+    The socket belongs to root; chown it to the user that is to connect.
 
-    :param socket: of a workspace
-    :param images: of the disk, top first
-    :returns: its process number
+    :param socket: the socket of a workspace
+    :param images: the images of the disk, top first
+    :returns: process ID
     :raises CaptureFailed: it could not be started
-    :raises DiskUnusable: Nova has no such disk, or no such socket
+    :raises DiskUnusable: the disk or the socket is not where Nova has them
     """
     chain = [imagebackend.Source(*image) for image in images]
     _require_workspace(socket)
@@ -65,7 +65,7 @@ def start_server(socket: str, images: Sequence[Image], name: str) -> int:
 
 @nova.privsep.sys_admin_pctxt.entrypoint  # type: ignore[untyped-decorator]
 def end_server(pid: int) -> None:
-    """End one that :func:`start_server` has started. Idempotent."""
+    """End a qemu-nbd that :func:`start_server` started. Idempotent."""
     server = _servers.pop(pid, None)
     if server is not None:
         server.end()
@@ -79,7 +79,7 @@ def _require_workspace(socket: str) -> None:
 
 
 def _require_disk(source: imagebackend.Source) -> None:
-    """See that it is what Nova keeps disks in: root may read anything."""
+    """Check that Nova keeps disks there, as root may read anything."""
     path = os.path.realpath(source.path or '')
     if source.type == 'file' and not any(
             path.startswith(os.path.join(os.path.realpath(parent), ''))

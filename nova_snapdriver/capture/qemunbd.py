@@ -10,44 +10,44 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""One qemu-nbd: started within limits, and ended whatever happens.
+"""Run one qemu-nbd, with resource limits.
 
-Used by nova-compute itself, and by its privileged process for a disk that
-nova-compute may not read. Nothing here needs either.
+By nova-compute itself, or by its privileged process for a disk that
+nova-compute may not read.
 """
 
 import socket as sockets
 import subprocess
 import tempfile
-import time
 
-from oslo_utils import timeutils
 from oslo_utils import units
 
 from nova_snapdriver import child
 from nova_snapdriver import exception
+from nova_snapdriver import waiting
 
 _START_SECONDS = 60
 _POLL_SECONDS = 0.01
 
-# What a server says first, and not before it has opened the disk. Source: the
-# NBD protocol, "Handshake phase".
+# The first bytes that a server sends, after it has opened the disk. Source:
+# the NBD protocol, "Handshake phase".
 _GREETING = b'NBDMAGIC'
 
-# A damaged image must not eat the host's memory (CVE-2015-5162). Far more than
-# qemu-nbd takes, as its threads' stacks and librbd's reserve a lot.
+# A damaged image must not exhaust the host's memory (CVE-2015-5162). The limit
+# is far above what qemu-nbd uses, as the stacks of its threads, and librbd's,
+# reserve a lot.
 _LIMITS = ('--as=%d' % (4 * units.Gi), '--nofile=1024', '--core=0',
-           # It writes nothing but its messages.
+           # It writes only its messages.
            '--fsize=%d' % units.Mi)
 _MESSAGE_BYTES = 2000
 
 
 def command(socket: str, description: str, name: str) -> list[str]:
-    """The command line of a server that dies with its parent.
+    """The command line of a server that ends with its parent process.
 
-    :param description: of the disk, in JSON, as
-        :func:`nova_snapdriver.capture.blockdev.description` makes it: with a
-        driver at every level, so that no format is guessed
+    :param description: the disk as JSON, from
+        :func:`nova_snapdriver.capture.blockdev.description`: with a driver at
+        every level, so that no format is probed
     """
     return ['prlimit', *_LIMITS, 'setpriv', '--pdeathsig', 'TERM',
             'qemu-nbd', '--read-only', '--persistent', '--shared=0',
@@ -58,7 +58,7 @@ def command(socket: str, description: str, name: str) -> list[str]:
 class Server:
     """A running qemu-nbd.
 
-    :raises CaptureFailed: it could not be started, in its own words
+    :raises CaptureFailed: it could not be started; with its own message
     """
 
     def __init__(self, socket: str, description: str, name: str) -> None:
@@ -66,7 +66,7 @@ class Server:
         with tempfile.TemporaryFile() as messages:
             try:
                 # The kernel ties the life of the child to the thread that
-                # makes it: the one that serves the request until its end.
+                # starts it, which serves the request until its end.
                 self._process = subprocess.Popen(
                     command(socket, description, name), cwd='/',
                     stdin=subprocess.DEVNULL, stdout=messages,
@@ -90,24 +90,25 @@ class Server:
         return self._process.pid
 
     def _wait(self) -> None:
-        deadline = timeutils.StopWatch(_START_SECONDS).start()
-        while not greets(self._socket):
-            if self._process.poll() is not None:
-                raise exception.CaptureFailed(
-                    reason='the disk cannot be exported by qemu-nbd:')
-            if deadline.expired():
-                raise exception.CaptureFailed(
-                    reason='no export by qemu-nbd after %d s:' %
-                           _START_SECONDS)
-            time.sleep(_POLL_SECONDS)
+        if not waiting.wait_until(self._ready, _START_SECONDS, _POLL_SECONDS):
+            raise exception.CaptureFailed(
+                reason='no export by qemu-nbd after %d s:' % _START_SECONDS)
+
+    def _ready(self) -> bool:
+        if greets(self._socket):
+            return True
+        if self._process.poll() is not None:
+            raise exception.CaptureFailed(
+                reason='the disk cannot be exported by qemu-nbd:')
+        return False
 
     def end(self) -> None:
-        """End it, whatever it does. Idempotent."""
+        """Terminate it; kill it if it does not end. Idempotent."""
         child.end(self._process)
 
 
 def greets(path: str) -> bool:
-    """Whether a server is ready at a socket."""
+    """Whether an NBD server answers on a socket."""
     with sockets.socket(sockets.AF_UNIX) as connection:
         connection.settimeout(1)
         try:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The guest's file systems, frozen for as long as a capture takes."""
+"""Freeze the guest's file systems while its disk is captured."""
 
 from collections.abc import Iterator
 import contextlib
@@ -23,32 +23,34 @@ from typing import Self
 
 from oslo_concurrency import lockutils
 from oslo_log import log as logging
-from oslo_utils import timeutils
 
 from nova_snapdriver.capture import export
 from nova_snapdriver import exception
 from nova_snapdriver import faultpoint
 from nova_snapdriver import guest as snap_guest
+from nova_snapdriver import waiting
 
 LOG = logging.getLogger(__name__)
 
 _THAW_ATTEMPTS = 3
 _THAW_PAUSE_SECONDS = 1
 
-# How long an agent that hangs in a freeze is watched, and how often. Hooks of
-# databases take minutes; after an hour it is for the operator.
+# How long, and how often, to try to thaw a guest whose agent hangs in a
+# freeze. Hooks of databases take minutes; after an hour it is an operator's
+# turn.
 _LATE_SECONDS = 3600
 _LATE_POLL_SECONDS = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the operator and the image say.
+    """Options and image properties about quiescing.
 
     :param agent_timeout: [snapdriver] agent_timeout, seconds
     :param has_agent: image property hw_qemu_guest_agent
     :param require_quiesce: image property os_require_quiesce
-    :param freeze_timeout: [snapdriver] freeze_timeout, seconds; 0 for none
+    :param freeze_timeout: [snapdriver] freeze_timeout, seconds; 0 means no
+        limit
     """
 
     agent_timeout: int
@@ -58,7 +60,7 @@ class Settings:
 
 
 def settings(conf: Any, instance: Any) -> Settings:
-    """What nova.conf and the image of an instance say."""
+    """Read the settings from nova.conf and the image of an instance."""
     properties = instance.image_meta.properties
     return Settings(
         agent_timeout=conf.snapdriver.agent_timeout,
@@ -72,8 +74,8 @@ def frozen(guest: snap_guest.Guest,
            settings: Settings) -> Iterator[export.Consistency]:
     """Freeze the guest if its image asks for it, and thaw it at the end.
 
-    :returns: what can be said of the file systems in between
-    :raises QuiesceFailed: it is required and does not work; nothing is frozen
+    :returns: the state of the file systems in between
+    :raises QuiesceFailed: it is required and failed; nothing is frozen
     :raises ThawFailed: the guest was frozen and cannot be thawed
     :raises CaptureFailed: it took too long, and the guest was thawed meanwhile
     """
@@ -99,17 +101,17 @@ def frozen(guest: snap_guest.Guest,
 
 
 class _Watchdog:
-    """Thaws a guest that stays frozen for too long, whatever is to blame.
+    """Thaws a guest that stays frozen for longer than freeze_timeout.
 
-    Libvirt or QEMU may sit in the call that captures the disk: what the guest
-    writes waits for that, and its applications do not for ever.
+    Libvirt or QEMU may hang in the call that captures the disk. Meanwhile all
+    writes in the guest wait, and its applications do not wait for ever.
     """
 
     def __init__(self, guest: snap_guest.Guest, settings: Settings) -> None:
         self._guest = guest
         self._settings = settings
         self._barked = False
-        # In eventlet mode its thread is a green one, as the scratch guard's.
+        # In eventlet mode its thread is a green one.
         self._timer = threading.Timer(settings.freeze_timeout, self._thaw)
         self._timer.daemon = True
 
@@ -141,12 +143,15 @@ class _Watchdog:
         try:
             thaw(self._guest, self._settings.agent_timeout)
         except exception.ThawFailed as ex:
-            # It is tried again when the capture has ended.
+            # The next attempt is made when the capture has ended.
             LOG.error('%s', ex, instance=self._guest.instance)
 
 
 def _freeze(guest: snap_guest.Guest, settings: Settings) -> str | None:
-    """Freeze; none if that worked, else why not, with the guest thawed."""
+    """Freeze the guest.
+
+    :returns: ``None`` if it is frozen; else why not, with the guest thawed
+    """
     if not settings.has_agent:
         return 'the image has no property hw_qemu_guest_agent=yes'
     refusal = guest.agent_refusal()
@@ -164,14 +169,14 @@ def _freeze(guest: snap_guest.Guest, settings: Settings) -> str | None:
     except BaseException:
         thaw(guest, settings.agent_timeout)
         raise
-    # An agent that was too slow may have frozen the guest all the same.
+    # An agent that timed out may have frozen the guest nevertheless.
     _thaw_after_failure(guest, settings)
     return refusal
 
 
 def _alone(
         guest: snap_guest.Guest) -> contextlib.AbstractContextManager[object]:
-    """Nobody else of this process freezes or thaws the guest meanwhile."""
+    """Lock the guest against freezes and thaws by other threads."""
     return lockutils.lock('snapdriver-quiesce-%s' % guest.name)
 
 
@@ -179,8 +184,8 @@ def _thaw_after_capture(guest: snap_guest.Guest, settings: Settings) -> None:
     try:
         thaw(guest, settings.agent_timeout)
     except exception.ThawFailed:
-        # Frozen it is, and libvirt has not even passed the command on: an
-        # agent that hangs does not answer to what libvirt asks first.
+        # The guest is frozen, and libvirt has not even sent the thaw: an agent
+        # that hangs does not answer the guest-sync before it.
         _begin_to_thaw_late(guest, settings)
         raise
 
@@ -190,72 +195,73 @@ def _thaw_after_failure(guest: snap_guest.Guest, settings: Settings) -> None:
         thaw(guest, settings.agent_timeout)
     except exception.ThawFailed as ex:
         LOG.error('%s', ex, instance=guest.instance)
-        # The freeze that was asked for cannot be recalled. It comes when the
-        # agent hangs no more, and nobody else would thaw the guest then.
+        # The freeze command cannot be recalled. It takes effect when the agent
+        # no longer hangs, and then the guest has to be thawed.
         _begin_to_thaw_late(guest, settings)
 
 
 def _begin_to_thaw_late(guest: snap_guest.Guest, settings: Settings) -> None:
-    # In eventlet mode the thread is a green one, as the scratch guard's.
+    # In eventlet mode the thread is a green one.
     threading.Thread(target=_thaw_late, args=(guest, settings),
                      daemon=True).start()
 
 
 def _thaw_late(guest: snap_guest.Guest, settings: Settings) -> None:
     """Thaw as soon as the agent answers; the snapshot does not wait."""
-    watch = timeutils.StopWatch(_LATE_SECONDS).start()
-    while not watch.expired():
-        time.sleep(_LATE_POLL_SECONDS)
-        try:
-            with _alone(guest):
-                _thaw_once(guest, settings.agent_timeout)
-        except snap_guest.GuestGone:
-            return
-        except snap_guest.AgentError:
-            continue
-        LOG.warning('The agent answers again and has thawed the guest',
-                    instance=guest.instance)
-        return
-    LOG.error('The agent has not answered for %d s; the guest is frozen if it '
-              'does. Run "virsh domfsthaw %s" then', _LATE_SECONDS, guest.name,
-              instance=guest.instance)
+    # Not at once: the agent has just failed to answer.
+    time.sleep(_LATE_POLL_SECONDS)
+    if not waiting.wait_until(lambda: _thaws(guest, settings), _LATE_SECONDS,
+                              _LATE_POLL_SECONDS):
+        LOG.error('The guest agent has not answered for %d s. When it does, '
+                  'the guest may be frozen: run "virsh domfsthaw %s" then',
+                  _LATE_SECONDS, guest.name, instance=guest.instance)
+
+
+def _thaws(guest: snap_guest.Guest, settings: Settings) -> bool:
+    """Try to thaw once; whether nothing is left to thaw."""
+    try:
+        with _alone(guest):
+            _thaw_once(guest, settings.agent_timeout)
+    except snap_guest.GuestGone:
+        return True
+    except snap_guest.AgentError:
+        return False
+    LOG.warning('The agent answers again and has thawed the guest',
+                instance=guest.instance)
+    return True
 
 
 def thaw(guest: snap_guest.Guest, agent_timeout: int) -> None:
-    """Thaw, with some patience.
+    """Thaw the guest, in several attempts. No error if it no longer runs.
 
     :param agent_timeout: seconds
-    :raises ThawFailed: it does not answer
+    :raises ThawFailed: the agent failed, or does not answer
     """
-    for attempt in range(1, _THAW_ATTEMPTS + 1):
-        try:
-            _thaw_once(guest, agent_timeout)
-            return
-        except snap_guest.GuestGone:
-            return
-        except snap_guest.AgentError as ex:
-            LOG.warning('Thawing failed, attempt %(attempt)d of %(all)d: '
-                        '%(error)s', {'attempt': attempt,
-                                      'all': _THAW_ATTEMPTS, 'error': ex},
-                        instance=guest.instance)
-            error = ex
-        time.sleep(_THAW_PAUSE_SECONDS)
-    raise exception.ThawFailed(domain=guest.name, reason=error)
+    try:
+        waiting.retry(
+            lambda: _thaw_once(guest, agent_timeout), 'Thawing',
+            guest.instance, errors=(snap_guest.AgentError,),
+            final=(snap_guest.GuestGone,), attempts=_THAW_ATTEMPTS,
+            pause=_THAW_PAUSE_SECONDS)
+    except snap_guest.GuestGone:
+        return
+    except snap_guest.AgentError as ex:
+        raise exception.ThawFailed(domain=guest.name, reason=ex) from ex
 
 
 def thaw_alone(guest: snap_guest.Guest, agent_timeout: int) -> None:
-    """Thaw, but not in the middle of somebody else's capture.
+    """Thaw the guest, but not in the middle of another capture.
 
-    :raises ThawFailed: it does not answer
+    :raises ThawFailed: the agent failed, or does not answer
     """
     with _alone(guest):
         thaw(guest, agent_timeout)
 
 
 def _thaw_once(guest: snap_guest.Guest, agent_timeout: int) -> None:
-    """Thaw, and give the agent back the patience that libvirt has."""
+    """Thaw the guest, and restore libvirt's default agent timeout."""
     try:
-        # Again each time: libvirt forgets it when the guest is suspended.
+        # Set each time: libvirt forgets it when the guest is suspended.
         guest.set_agent_timeout(agent_timeout)
         guest.thaw()
     finally:

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A snapshot of a disk on RBD: a point in time that no writer moves.
+"""Make an RBD snapshot of a disk in Ceph, to read it at one point in time.
 
-Nova's own image backend and its driver do the work. QEMU locks no image in
-Ceph, so a disk that is to hold still is read through a snapshot of it.
+By Nova's own image backend and its driver. QEMU does not lock images in Ceph,
+so a disk there is read from an RBD snapshot.
 """
 
 from collections.abc import Callable
@@ -38,12 +38,12 @@ class Unusable(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
-    """A snapshot of a disk, which is not there yet.
+    """The RBD snapshot to make of a disk.
 
     :param backend: Nova's image backend of the disk,
         :class:`nova.virt.libvirt.imagebackend.Rbd`
-    :param fsid: the cluster's
-    :param name: made up, so that it is ours alone
+    :param fsid: ID of the Ceph cluster
+    :param name: a random one
     """
 
     backend: Any
@@ -57,11 +57,11 @@ class Snapshot:
                    self.name)
 
     def another(self) -> 'Snapshot':
-        """One that has nothing to do with what may be left of this."""
+        """A snapshot with a new name, as this one may still exist."""
         return Snapshot(self.backend, self.fsid)
 
     def of(self, disk: imagebackend.Rbd) -> imagebackend.Rbd:
-        """What to read: with what Nova itself gives librbd."""
+        """The snapshot as a source, with Nova's own settings for librbd."""
         driver = self.backend.driver
         return dataclasses.replace(disk, snapshot=self.name,
                                    conf=driver.ceph_conf or None,
@@ -70,36 +70,37 @@ class Snapshot:
 
 def locate(backends: Any, instance: Any,
            disk: imagebackend.Rbd) -> Snapshot:
-    """Look whether a snapshot can be made, and where; makes none.
+    """Check whether a snapshot of a disk can be made; makes none.
 
     :param backends: Nova's :class:`nova.virt.libvirt.imagebackend.Backend`
-    :raises Unusable: it is in another pool, or Ceph does not answer
+    :raises Unusable: the disk is in another pool, or Ceph does not answer
     """
     try:
         backend = backends.by_libvirt_path(instance, disk.path,
                                            image_type='rbd')
         pool, fsid = backend.driver.pool, backend.driver.get_fsid()
     except Exception as ex:
-        # Not just Nova's: librbd's and librados' errors are of many classes,
-        # which are not there to be named where these are not installed.
+        # The errors of librbd and librados have many classes, which cannot be
+        # imported on hosts without these libraries.
         raise Unusable(str(ex) or repr(ex)) from ex
     if pool != disk.pool:
-        raise Unusable('the disk is in the pool %s, and [libvirt] '
-                       'images_rbd_pool another one' % disk.pool)
+        raise Unusable('the disk is in the pool %s, which is not [libvirt] '
+                       'images_rbd_pool' % disk.pool)
     return Snapshot(backend, fsid)
 
 
 def url(*parts: str) -> str:
-    """A snapshot's, of cluster, pool, image, name: as Glance writes it."""
+    """The URL, as Glance writes it, of cluster, pool, image and snapshot."""
     return 'rbd://' + '/'.join(parts)
 
 
 @contextlib.contextmanager
-def held(snapshot: Snapshot, not_undone: Callable[[], None]) -> Iterator[None]:
-    """Have a snapshot, and remove it at the end.
+def held(snapshot: Snapshot,
+         on_leftover: Callable[[], None]) -> Iterator[None]:
+    """Make a snapshot, and remove it at the end.
 
-    :param not_undone: called when it could not be removed
-    :raises CaptureFailed: Ceph refuses it
+    :param on_leftover: called when it could not be removed
+    :raises CaptureFailed: Ceph refused to make it
     """
     backend = snapshot.backend
     try:
@@ -107,29 +108,29 @@ def held(snapshot: Snapshot, not_undone: Callable[[], None]) -> Iterator[None]:
             backend.driver.create_snap(backend.rbd_name, snapshot.name)
         except Exception as ex:
             raise exception.CaptureFailed(
-                reason='no RBD snapshot of the disk: %s' %
+                reason='cannot make an RBD snapshot of the disk: %s' %
                        (str(ex) or repr(ex))) from ex
         yield
     finally:
-        _remove(snapshot, not_undone)
+        _remove(snapshot, on_leftover)
 
 
-def _remove(snapshot: Snapshot, not_undone: Callable[[], None]) -> None:
+def _remove(snapshot: Snapshot, on_leftover: Callable[[], None]) -> None:
     try:
         remove(snapshot.backend.driver, snapshot.url)
     except Exception as ex:
-        # The caller's exception is the one to see.
-        LOG.error('The RBD snapshot %(url)s is left: %(error)s',
+        # An exception of the caller is more important.
+        LOG.error('Cannot remove the RBD snapshot %(url)s: %(error)s',
                   {'url': snapshot.url, 'error': ex})
-        not_undone()
+        on_leftover()
 
 
 def remove(driver: Any, snapshot: str) -> list[str]:
-    """Remove an RBD snapshot that may be there, protected or not.
+    """Remove an RBD snapshot, protected or not, if it exists.
 
     :param driver: Nova's :class:`nova.storage.rbd_utils.RBDDriver`
     :param snapshot: its URL
-    :returns: what there was to remove, in words
+    :returns: what was removed, in words
     """
     _, pool, image, name = driver.parse_url(snapshot)
     if not driver.exists(image, pool=pool, snapshot=name):

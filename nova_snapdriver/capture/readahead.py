@@ -10,12 +10,13 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Between a capture that should end soon and the process that reads it.
+"""Let the stream process read ahead, so that a backup job can end early.
 
-Who guards the guest gives the order to run ahead; the stream process says when
-it has read all that it needs. Then the capture can end, long before the upload
-does. Both speak through pipes: the guard may be a green thread and the upload
-a native one, and no lock of Python's is for both.
+The guard of the scratch file orders the stream process to read ahead of the
+upload; the process reports when it has read the whole disk. Then the job can
+end, long before the upload does. Both use pipes: the guard may be a green
+thread and the upload a native one, and Python's locks do not work between
+these.
 """
 
 import array
@@ -36,11 +37,11 @@ _MESSAGES_BYTES = 4096
 
 @dataclasses.dataclass(frozen=True)
 class Spool:
-    """Where what was read ahead is kept.
+    """Where the stream process stores what it reads ahead.
 
     :param directory: private to the snapshot
-    :param limit: bytes; negative for a share of what is free
-    :param reserve: bytes that stay free in the directory's file system
+    :param limit: bytes; negative means a share of the free space
+    :param reserve: bytes to keep free in the directory's file system
     """
 
     directory: str
@@ -49,7 +50,7 @@ class Spool:
 
 
 def spool(conf: Any, directory: str) -> Spool | None:
-    """What nova.conf says; none for never to read ahead."""
+    """Read nova.conf; ``None`` if reading ahead is disabled."""
     if not conf.snapdriver.read_ahead_limit:
         return None
     return Spool(directory, conf.snapdriver.read_ahead_limit * units.Mi,
@@ -57,20 +58,20 @@ def spool(conf: Any, directory: str) -> Spool | None:
 
 
 class ReadAhead:
-    """For all stream processes of one snapshot: a context manager.
+    """The pipes to the stream processes of one snapshot: a context manager.
 
-    The descriptors stay open as long as anybody may use them, so that a number
-    never means another file.
+    They stay open until its end, so that no thread uses a descriptor number
+    that already means another file.
     """
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        # What is in this pipe stays there: it can be read by whoever comes.
+        # The order stays in this pipe, for a process that starts later.
         self._ordering, self._order = os.pipe()
         self._told, self._telling = os.pipe()
         self._descriptors = [self._ordering, self._order, self._told,
                              self._telling]
-        # Process numbers: of the latest, and of the one that has read all.
+        # Process IDs: of the latest, and of the one that has read the disk.
         self._reader: int | None = None
         self._finished: int | None = None
         self.ordered = False
@@ -86,18 +87,18 @@ class ReadAhead:
             os.close(descriptor)
         self._descriptors = []
 
-    # The guard's side
+    # Called by the guard
 
     def order(self) -> None:
-        """Have the disk read at its own speed from now on. Idempotent."""
+        """Order to read the disk at full speed from now on. Idempotent."""
         if not self.ordered:
             self.ordered = True
             os.write(self._order, b'\n')
 
     def claim_end(self) -> bool:
-        """Whether the capture may end: nobody reads the disk any more.
+        """Whether the capture may end, as the whole disk has been read.
 
-        If so, nobody is let to begin again.
+        If so, no other process may begin to read.
         """
         if self.ended:
             return True
@@ -105,47 +106,47 @@ class ReadAhead:
         reader = self._finished
         if reader is None or reader != self._reader:
             return False
-        # In this order, and see begin(): of two that come at the same time,
-        # one at least sees what the other did.
+        # Set, then check, while begin() does so in the opposite order: if both
+        # run at the same time, at least one of them sees the other.
         self.ended = True
         self.ended = reader == self._reader
         return self.ended
 
     def _listen(self) -> None:
         waiting = array.array('i', [0])
-        # Unlike a read, it waits for nothing, whatever eventlet makes of it.
+        # Unlike a read, it does not block, with eventlet or without.
         fcntl.ioctl(self._told, termios.FIONREAD, waiting)
         if waiting[0]:
             self._finished = int(
                 os.read(self._told, _MESSAGES_BYTES).split()[-1])
 
-    # The stream process's side
+    # Called by the stream process's owner
 
     def begin(self) -> None:
-        """Called before a process starts to read.
+        """Note that a process is about to read.
 
-        :raises EndedEarly: there is nothing to be read any more
+        :raises EndedEarly: the capture has ended
         """
         self._reader = None
         if self.ended:
             raise exception.EndedEarly()
 
     def begun(self, pid: int) -> None:
-        """Called once it is there."""
+        """Note the process ID, once it is known."""
         self._reader = pid
 
     @property
     def input(self) -> int:
-        """For the standard input of the process."""
+        """File descriptor for the standard input of the process."""
         return self._ordering
 
     @property
     def inherited(self) -> tuple[int, ...]:
-        """What the process gets beside its standard descriptors."""
+        """File descriptors that the process inherits besides standard ones."""
         return (self._telling,)
 
     def arguments(self) -> list[str]:
-        """What it is told on its command line."""
+        """Arguments for the command line of the process."""
         return ['--spool', self._spool.directory,
                 '--spool-limit', str(self._spool.limit),
                 '--spool-reserve', str(self._spool.reserve),

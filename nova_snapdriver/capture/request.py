@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What every way of capturing is told."""
+"""The request for a capture, which is the same for every path."""
 
 from collections.abc import Callable
 import dataclasses
@@ -18,7 +18,7 @@ import dataclasses
 from nova_snapdriver.capture import quiesce
 from nova_snapdriver.capture import rbd
 from nova_snapdriver.capture import readahead
-from nova_snapdriver.capture import scratch
+from nova_snapdriver.capture import space
 from nova_snapdriver.capture import suspend
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import guest as snap_guest
@@ -27,24 +27,25 @@ from nova_snapdriver import imagebackend
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One disk of one guest, to be captured once.
+    """Capture one disk of one guest, once.
 
-    :param place: where the capture's private directory is to be
-    :param not_undone: called when something is left that has to be undone
-    :param limits: of the room for what the guest overwrites; none by default
-    :param power: to stop the guest with for a moment; none where a guest that
-        runs is not to be stopped
-    :param snapshot: of a disk on RBD, to be made where the disk is read
-    :param spool: for what is read ahead of the upload, where a guest would
-        otherwise pay too long for its snapshot; none for never
+    :param place: the workspace, which the capture creates and removes
+    :param on_leftover: called when something could not be undone, so that a
+        recovery has to do it
+    :param limits: of the space in the scratch directory; unlimited by default
+    :param power: how to suspend and resume the guest; ``None`` if it must not
+        be suspended
+    :param snapshot: RBD snapshot to make of a disk in Ceph, to read that
+    :param spool: where to store what is read ahead of the upload; ``None`` if
+        nothing may be
     """
 
     guest: snap_guest.Guest
     disk: imagebackend.RootDisk
     settings: quiesce.Settings
     place: workspace.Workspace
-    not_undone: Callable[[], None]
-    limits: scratch.Limits = scratch.Limits(0, 0)
+    on_leftover: Callable[[], None]
+    limits: space.Limits = space.Limits(0, 0)
     power: suspend.Power | None = None
     snapshot: rbd.Snapshot | None = None
     spool: readahead.Spool | None = None

@@ -10,113 +10,51 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The guard of the scratch file: the guest goes first, the snapshot second.
+"""Guard the guest against a scratch file that finds no space.
 
-When QEMU finds no room for the old contents of what the guest overwrites, it
-is the guest's write that fails: libvirt gives no other choice for a backup
-job. So the job is ended before that, and if QEMU was quicker and has paused
-the guest, the guest is resumed: its write is then made again and succeeds.
+When QEMU cannot copy to the scratch file what the guest is about to overwrite,
+it fails the guest's write: libvirt has no other policy for a backup job. So
+the job is ended before that. If QEMU was faster and has paused the guest, the
+guest is resumed when the job has ended: the write is repeated and succeeds.
 """
 
 from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
-import dataclasses
 import os
 import threading
-from typing import Any
 
 from oslo_log import log as logging
 from oslo_utils import units
 
 from nova_snapdriver.capture import readahead
+from nova_snapdriver.capture import space
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import exception
 from nova_snapdriver import guest as snap_guest
 
 LOG = logging.getLogger(__name__)
 
-# A guest that QEMU has paused waits no longer than this and one look. The
-# event for it would need the event loop of Nova's Host and come no sooner
-# than it matters.
+# A guest that QEMU has paused waits about this long. Events would need the
+# event loop of Nova's Host, for no gain that matters.
 _POLL_SECONDS = 0.5
 
-# The tables of a qcow2 file for each byte of data, generously, and its header.
-_TABLES = 4096
-_HEADER = units.Mi
-
 # By default the disk is read ahead of the upload when the scratch file has
-# taken this share of what it may take: the rest is for what comes meanwhile.
+# reached a quarter of its maximum: the rest is for what the guest overwrites
+# while the disk is read.
 _HURRY_SHARE = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """What the operator says.
-
-    :param reserve: [snapdriver] scratch_reserve, in bytes
-    :param limit: [snapdriver] scratch_limit, in bytes; 0 for none
-    :param hurry: [snapdriver] read_ahead_threshold, in bytes; 0 for a share of
-        the room that there is
-    """
-
-    reserve: int
-    limit: int
-    hurry: int = 0
-
-
-def limits(conf: Any) -> Limits:
-    """What nova.conf says."""
-    return Limits(conf.snapdriver.scratch_reserve * units.Mi,
-                  conf.snapdriver.scratch_limit * units.Mi,
-                  conf.snapdriver.read_ahead_threshold * units.Mi)
-
-
-def check(place: workspace.Workspace, limits: Limits) -> None:
-    """Look whether there is room, before anything is done.
-
-    :raises ScratchExhausted: there is not
-    """
-    reason = _too_little_room(os.path.dirname(place.path), limits)
-    if reason:
-        raise exception.ScratchExhausted(
-            reason='it was not begun, as ' + reason)
-
-
-def require(place: workspace.Workspace, limits: Limits, data: int) -> None:
-    """Look whether there is room for a copy of a disk, before it is made.
-
-    :param data: bytes that the copy may hold
-    :raises ScratchExhausted: there is not
-    """
-    needed = data + data // _TABLES + _HEADER
-    if limits.limit and needed > limits.limit:
-        raise exception.ScratchExhausted(
-            reason='it was not begun, as a copy of the disk may need %d MiB, '
-                   'more than [snapdriver] scratch_limit' %
-                   (needed // units.Mi + 1))
-    check(place, dataclasses.replace(limits, reserve=limits.reserve + needed))
-
-
-def spare(place: workspace.Workspace, limits: Limits) -> int:
-    """Bytes that may be used for what could also be done without.
-
-    Half of what is free beyond the reserve: the other half stays for what the
-    guests overwrite, and for other snapshots.
-    """
-    return max(0, _free(os.path.dirname(place.path)) - limits.reserve) // 2
 
 
 class Guard:
     """Watches one capture in a thread, from its start to its end.
 
-    :param end_job: ends the capture's job, for the guest's sake; idempotent
-    :param ahead: to end the job as soon as the disk has been read, if the
-        guest overwrites much; none where it is as long as the upload
+    :param end_job: ends the capture's job; idempotent
+    :param ahead: to read ahead of the upload if the guest overwrites much, so
+        that the job can end once the disk has been read; ``None`` if not
     """
 
     def __init__(self, guest: snap_guest.Guest, place: workspace.Workspace,
-                 limits: Limits, end_job: Callable[[], None],
+                 limits: space.Limits, end_job: Callable[[], None],
                  ahead: readahead.ReadAhead | None = None) -> None:
         self._guest = guest
         self._place = place
@@ -124,9 +62,9 @@ class Guard:
         self._end_job = end_job
         self._ahead = ahead
         self._stopping = threading.Event()
-        # In eventlet mode a green one: it may call libvirt as all others do.
+        # In eventlet mode a green one, so that it may call libvirt.
         self._thread = threading.Thread(target=self._watch, daemon=True)
-        # A guest that stands still for an error of before is not for us.
+        # A guest that was stopped by an earlier error must stay so.
         self._stopped_before = guest.stopped_by_io_error()
         self.reason: str | None = None
 
@@ -134,7 +72,10 @@ class Guard:
         self._thread.start()
 
     def stop(self) -> None:
-        """Watch no more. The job has ended: what it has stopped goes on."""
+        """Stop watching, and resume the guest if the job has stopped it.
+
+        To be called when the job has ended.
+        """
         self._stopping.set()
         self._thread.join()
         self._resume()
@@ -149,22 +90,22 @@ class Guard:
                 if self._ahead is not None and self._hurry(self._ahead):
                     return
             except Exception as ex:
-                # To be looked at again; the guard must not die of it.
+                # Checked again next time; the guard must survive it.
                 LOG.warning('The scratch file cannot be watched: %s', ex,
                             instance=self._guest.instance)
 
     def _pressure(self) -> str | None:
-        """Why the snapshot must give way; none if it need not."""
+        """Why the snapshot has to be aborted; ``None`` if it has not."""
         if self._stopped():
             return 'QEMU had no room for it and stopped the guest'
         used = _allocated(self._place.path)
         if self._limits.limit and used > self._limits.limit:
             return ('the guest overwrote more than [snapdriver] scratch_limit,'
                     ' %d MiB' % (self._limits.limit // units.Mi))
-        return _too_little_room(self._place.path, self._limits)
+        return space.shortage(self._place.path, self._limits)
 
     def _hurry(self, ahead: readahead.ReadAhead) -> bool:
-        """End the job early if the guest needs it; whether that was done."""
+        """Read ahead if the guest overwrites much; whether the job ended."""
         if not ahead.ordered:
             used = _allocated(self._place.path)
             if used <= _bearable(used, self._place.path, self._limits):
@@ -182,7 +123,7 @@ class Guard:
         return True
 
     def _relieve(self, reason: str) -> None:
-        LOG.error('The snapshot is given up for the sake of the guest: %s',
+        LOG.error('Aborting the snapshot to keep the guest running: %s',
                   reason, instance=self._guest.instance)
         self.reason = reason
         try:
@@ -196,18 +137,19 @@ class Guard:
     def _resume(self) -> None:
         if self._stopped():
             self._guest.resume()
-            LOG.warning('Resumed the guest, which QEMU had stopped for want '
-                        'of room for the snapshot',
+            LOG.warning('Resumed the guest, which QEMU had paused for lack of '
+                        'space in [snapdriver] scratch_directory',
                         instance=self._guest.instance)
 
 
 @contextlib.contextmanager
 def guarded(guest: snap_guest.Guest, place: workspace.Workspace,
-            limits: Limits, end_job: Callable[[], None],
+            limits: space.Limits, end_job: Callable[[], None],
             ahead: readahead.ReadAhead | None = None) -> Iterator[None]:
-    """Guard a capture; to be left when its job has ended.
+    """Guard a capture. The block must end after its job has ended.
 
-    :raises ScratchExhausted: instead of whatever failed because of it
+    :raises ScratchExhausted: the guard ended the job; instead of the error
+        that this caused in the block
     """
     guard = Guard(guest, place, limits, end_job, ahead)
     guard.start()
@@ -222,31 +164,17 @@ def guarded(guest: snap_guest.Guest, place: workspace.Workspace,
         raise exception.ScratchExhausted(reason=guard.reason) from ex
 
 
-def _bearable(used: int, directory: str, limits: Limits) -> int:
-    """Bytes that the scratch file may take without a hurry."""
-    left = max(0, _free(directory) - limits.reserve)
+def _bearable(used: int, directory: str, limits: space.Limits) -> int:
+    """The size of the scratch file, in bytes, from which to read ahead."""
+    left = max(0, space.free(directory) - limits.reserve)
     if limits.limit:
         left = min(left, max(0, limits.limit - used))
     share = (used + left) // _HURRY_SHARE
     return min(limits.hurry, share) if limits.hurry else share
 
 
-def _too_little_room(directory: str, limits: Limits) -> str | None:
-    free = _free(directory)
-    if free >= limits.reserve:
-        return None
-    return ('%s has %d MiB left, less than %d MiB, which is [snapdriver] '
-            'scratch_reserve and what a copy of the disk may need' %
-            (directory, free // units.Mi, limits.reserve // units.Mi))
-
-
-def _free(directory: str) -> int:
-    found = os.statvfs(directory)
-    return found.f_bavail * found.f_frsize
-
-
 def _allocated(directory: str) -> int:
-    """Bytes that the files of a directory take on the disk."""
+    """Bytes allocated on the disk by the files of a directory."""
     total = 0
     with os.scandir(directory) as entries:
         for entry in entries:

@@ -10,13 +10,13 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A read-only NBD export, by qemu-nbd, of a disk that no QEMU writes.
+"""Export a disk that no QEMU writes, read-only over NBD, by qemu-nbd.
 
-While it lasts, QEMU's image lock keeps others from writing the disk, and it
-is refused where another QEMU writes already. (Not for block devices of
-running domains: libvirt gives each QEMU device nodes of its own, and locks
-belong to a node. There it is the state of the domain that has to be right.)
-A disk in Ceph, where QEMU locks nothing, is shown by an RBD snapshot.
+QEMU's image lock keeps other QEMUs from opening the disk for writing
+meanwhile, and fails the export if one already has. (Except for block devices:
+libvirt creates device nodes for each QEMU, and locks belong to a node. There
+the state of the domain must be right.) QEMU does not lock images in Ceph, so a
+disk there is exported from an RBD snapshot.
 """
 
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ LOG = logging.getLogger(__name__)
 
 
 def may_read(chain: Sequence[imagebackend.Source]) -> bool:
-    """Whether this process itself may read every image of a disk."""
+    """Whether nova-compute itself may read every image of a disk."""
     return all(source.path is None or
                os.access(source.path, os.R_OK, effective_ids=True)
                for source in chain)
@@ -48,15 +48,16 @@ def may_read(chain: Sequence[imagebackend.Source]) -> bool:
 @contextlib.contextmanager
 def serve(place: workspace.Workspace, chain: Sequence[imagebackend.Source],
           name: str) -> Iterator[export.Export]:
-    """Export a disk on the socket of a workspace, for as long as it is held.
+    """Export a disk on the socket of a workspace until the block ends.
 
-    The disk is read as root where nova-compute may not read it.
+    As root, if nova-compute may not read the disk.
 
-    :param place: a workspace, made already
+    :param place: a workspace, which must exist
     :param chain: the images of the disk, top first
-    :param name: of the export
+    :param name: name of the export
     :raises DiskUnusable: an image is of an unknown type or format
-    :raises CaptureFailed: qemu-nbd refused, or another QEMU writes the disk
+    :raises CaptureFailed: qemu-nbd failed, or another QEMU has the disk open
+        for writing
     """
     run = _served if may_read(chain) else _served_by_root
     with run(place.socket, chain, name):
@@ -91,7 +92,7 @@ def _end(pid: int) -> None:
     try:
         privsep.end_server(pid)
     except Exception as ex:
-        # The caller's exception is the one to see. A privileged process that
-        # does not answer is dead, and its children are with it.
-        LOG.error('Cannot end the qemu-nbd with process number %(pid)d: '
-                  '%(error)s', {'pid': pid, 'error': ex})
+        # An exception of the caller is more important. If the privileged
+        # process does not answer, it has ended, and its qemu-nbd with it.
+        LOG.error('Cannot end qemu-nbd, process %(pid)d: %(error)s',
+                  {'pid': pid, 'error': ex})

@@ -10,48 +10,50 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A guest that runs, stopped for a moment with its memory saved.
+"""Suspend a running guest while its disk is copied, then resume it.
 
-By Nova's own suspend, so that devices of the host (PCI, SR-IOV, mediated
-ones) are taken from the guest before and given back after, as in Nova. The
-memory image is libvirt's managed save: whoever starts the domain, and be it
-an operator by hand, starts it from there.
+By Nova's own suspend, which detaches passed-through devices (PCI, SR-IOV,
+mediated ones) before and attaches them after. The memory is in libvirt's
+managed save image, so any start of the domain, even by an operator's "virsh
+start", resumes the guest.
 """
 
 from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import dataclasses
-import time
 
 import libvirt
 from nova import exception as nova_exception
 from oslo_log import log as logging
-from oslo_utils import timeutils
 
 from nova_snapdriver import exception
 from nova_snapdriver import faultpoint
 from nova_snapdriver import guest as snap_guest
+from nova_snapdriver import waiting
 
 LOG = logging.getLogger(__name__)
+
+# The errors of Nova's calls, which pass libvirt's on.
+_ERRORS = (nova_exception.NovaException, libvirt.libvirtError)
 
 _ATTEMPTS = 5
 _PAUSE_SECONDS = 2
 
-# How long a save that is given up may take to end.
+# How long an aborted save may take to end.
 _SAVE_SECONDS = 60
 _SAVE_POLL_SECONDS = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Power:
-    """Nova's ways to stop a guest for a moment, and to have it back.
+    """Nova's functions to suspend and resume one guest.
 
-    :param suspend: takes away the host's devices, saves the memory and stops
-    :param launch: starts the domain, from its memory if that is saved
-    :param attach: gives the host's devices back
-    :param note: told, before and after, whether the guest is down for us; a
-        recovery then knows
+    :param suspend: detaches passed-through devices, and saves the domain
+    :param launch: starts the domain, from its managed save image if it has one
+    :param attach: attaches passed-through devices
+    :param note: notes for a recovery whether the guest is suspended for a
+        snapshot; called with True before, and with False after
     """
 
     suspend: Callable[[], None]
@@ -62,15 +64,16 @@ class Power:
 
 @contextlib.contextmanager
 def suspended(guest: snap_guest.Guest, power: Power,
-              not_undone: Callable[[], None]) -> Iterator[None]:
-    """Have a guest stopped meanwhile; then it is what it was before.
+              on_leftover: Callable[[], None]) -> Iterator[None]:
+    """Suspend a guest, and resume it at the end.
 
-    One that was paused is paused again: that is in its memory image.
+    A guest that was paused is paused again: its managed save image says so.
 
-    :param not_undone: called when it could not be started again
+    :param on_leftover: called when it could not be resumed
     :raises CaptureFailed: it cannot be suspended, and is as it was
-    :raises ResumeFailed: it cannot be started, or lacks devices
-    :raises nova.exception.InstanceNotFound: it went away meanwhile
+    :raises ResumeFailed: it cannot be resumed
+    :raises DevicesMissing: it was resumed, without all of its devices
+    :raises nova.exception.InstanceNotFound: it was deleted meanwhile
     """
     power.note(True)
     faultpoint.reach('suspend.noted')
@@ -80,7 +83,7 @@ def suspended(guest: snap_guest.Guest, power: Power,
         yield
     finally:
         faultpoint.reach('resume.begun')
-        _resume(guest, power, not_undone)
+        _resume(guest, power, on_leftover)
 
 
 def _suspend(guest: snap_guest.Guest, power: Power) -> None:
@@ -88,80 +91,95 @@ def _suspend(guest: snap_guest.Guest, power: Power) -> None:
         power.suspend()
     except nova_exception.InstanceNotFound:
         raise
-    except (nova_exception.NovaException, libvirt.libvirtError) as ex:
+    except _ERRORS as ex:
         raise exception.CaptureFailed(
             reason='the guest cannot be suspended: %s' %
                    getattr(ex, 'inner_exception', ex)) from ex
     if guest.exists():
         raise exception.CaptureFailed(
-            reason='the guest was suspended, and somebody else has started '
-                   'it')
+            reason='the guest was suspended, and was started again by '
+                   'another client of libvirt')
 
 
 def _resume(guest: snap_guest.Guest, power: Power,
-            not_undone: Callable[[], None]) -> None:
+            on_leftover: Callable[[], None]) -> None:
     try:
         started = _started(guest, power)
     except nova_exception.InstanceNotFound:
         raise
     except BaseException:
-        not_undone()
+        on_leftover()
         raise
     faultpoint.reach('resume.started')
     power.note(False)
     faultpoint.reach('resume.noted')
     try:
         power.attach()
-    except (nova_exception.NovaException, libvirt.libvirtError) as ex:
+    except _ERRORS as ex:
         error = exception.DevicesMissing(reason=ex)
         if started:
             raise error from ex
-        # It was not suspended: that error is the one to see. Devices that it
-        # still has cannot be attached either.
+        # The guest had not been suspended, and that error is raised. Attaching
+        # devices that it still has fails, too.
         LOG.warning('%s', error, instance=guest.instance)
 
 
 def _started(guest: snap_guest.Guest, power: Power) -> bool:
-    """Have it back, with some patience; say whether it had to be started."""
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            return bring_back(guest, power.launch)
-        except nova_exception.InstanceNotFound:
-            raise
-        except (nova_exception.NovaException, libvirt.libvirtError) as ex:
-            LOG.warning('The guest does not start again, attempt %(attempt)d '
-                        'of %(all)d: %(error)s', {
-                            'attempt': attempt, 'all': _ATTEMPTS,
-                            'error': ex}, instance=guest.instance)
-            error = ex
-        time.sleep(_PAUSE_SECONDS)
-    raise exception.ResumeFailed(domain=guest.name, reason=error)
+    """Resume the guest, in several attempts.
+
+    :returns: whether there was anything to resume
+    :raises ResumeFailed: it does not start
+    """
+    try:
+        return waiting.retry(
+            lambda: bring_back(guest, power.launch), 'Resuming the guest',
+            guest.instance, errors=_ERRORS,
+            final=(nova_exception.InstanceNotFound,), attempts=_ATTEMPTS,
+            pause=_PAUSE_SECONDS)
+    except nova_exception.InstanceNotFound:
+        raise
+    except _ERRORS as ex:
+        raise exception.ResumeFailed(domain=guest.name, reason=ex) from ex
 
 
 def bring_back(guest: snap_guest.Guest, launch: Callable[[], None]) -> bool:
-    """Have a guest back that was suspended, or is about to be.
+    """Resume a guest that was suspended, or is just being suspended.
 
-    One that is down without a saved memory was not stopped by a suspend, and
-    stays.
+    A domain that is shut off without a managed save image was not stopped by a
+    suspend, and stays shut off.
 
     :param launch: starts the domain
-    :returns: whether there was something to do
-    :raises CaptureFailed: it is still being saved, and that does not end
+    :returns: whether there was anything to resume
+    :raises CaptureFailed: its save was aborted and does not end
     """
-    deadline = timeutils.StopWatch(_SAVE_SECONDS).start()
-    given_up = False
-    while guest.exists():
-        if not guest.is_being_saved():
-            return given_up
-        if deadline.expired():
-            raise exception.CaptureFailed(
-                reason='the memory of domain %s is still being saved' %
-                       guest.name)
-        # It goes on, or was saved already and has stopped.
-        guest.abort_job()
-        given_up = True
-        time.sleep(_SAVE_POLL_SECONDS)
+    aborted = _abort_save(guest)
+    if guest.exists():
+        return aborted
     if not guest.is_saved():
         return False
     launch()
     return True
+
+
+def _abort_save(guest: snap_guest.Guest) -> bool:
+    """Abort the save of a guest's memory, if one runs, and wait for its end.
+
+    The guest then continues, or was already saved and has stopped.
+
+    :returns: whether a save ran
+    :raises CaptureFailed: it does not end
+    """
+    aborted = False
+
+    def ended() -> bool:
+        nonlocal aborted
+        if not guest.exists() or not guest.is_being_saved():
+            return True
+        guest.abort_job()
+        aborted = True
+        return False
+
+    if not waiting.wait_until(ended, _SAVE_SECONDS, _SAVE_POLL_SECONDS):
+        raise exception.CaptureFailed(
+            reason='the memory of domain %s is still being saved' % guest.name)
+    return aborted

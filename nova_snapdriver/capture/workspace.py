@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A private directory for what one capture needs on the host."""
+"""The private directory of one snapshot, below the scratch directory."""
 
 from collections.abc import Iterator
 import contextlib
@@ -32,7 +32,7 @@ from nova_snapdriver import faultpoint
 LOG = logging.getLogger(__name__)
 CONF = nova.conf.CONF
 
-# sun_path of a unix socket's address has 108 bytes, the last one a zero.
+# sun_path of a UNIX socket's address has 108 bytes, with a zero at the end.
 MAX_SOCKET_PATH = 107
 
 _PREFIX = 'snapdriver-'
@@ -41,9 +41,9 @@ _SCRATCH = 'scratch'
 _OVERLAY = 'overlay'
 _COPY = 'copy'
 
-BLOCK_BYTES = 512       # of st_blocks, whatever the file system's are
+BLOCK_BYTES = 512       # the unit of st_blocks on every file system
 
-# Short, for the sake of the socket's path.
+# Short, because the path of the socket is limited.
 _NAME = re.compile(_PREFIX + '[0-9a-f]{8}')
 
 
@@ -71,31 +71,32 @@ class Workspace:
 
 
 def locate(parent: str) -> Workspace:
-    """A workspace of a new name in the scratch directory; makes nothing.
+    """Choose a new workspace in the scratch directory; creates nothing.
 
-    Links on the way are followed here and never again: whoever could change
-    one later would change where files are made, and given away.
+    Symbolic links on the path are resolved here, and never again: a link that
+    is changed later must not redirect files that are created, or given to
+    another user.
     """
     return Workspace(os.path.join(os.path.realpath(parent),
                                   _PREFIX + secrets.token_hex(4)))
 
 
 def is_one(path: str) -> bool:
-    """Whether a path is one that :func:`locate` gives."""
+    """Whether a path is one that :func:`locate` can have chosen."""
     return (os.path.isabs(path) and os.path.normpath(path) == path and
             _NAME.fullmatch(os.path.basename(path)) is not None)
 
 
 def check(place: Workspace) -> None:
-    """Look whether a workspace can be made; makes the scratch directory.
+    """Check that a workspace can be created; creates the scratch directory.
 
     :raises DirectoryUnusable: it cannot
     """
     length = len(os.fsencode(place.socket))
     if length > MAX_SOCKET_PATH:
         raise exception.DirectoryUnusable(
-            reason='the path of a socket in it, %s, has %d bytes, and %d is '
-                   'the most' % (place.socket, length, MAX_SOCKET_PATH))
+            reason='the path of a socket in it, %s, has %d bytes, and the '
+                   'maximum is %d' % (place.socket, length, MAX_SOCKET_PATH))
     parent = os.path.dirname(place.path)
     if not os.path.isdir(parent):
         _make(parent)
@@ -105,7 +106,7 @@ def check(place: Workspace) -> None:
 
 
 def _trusted() -> set[int]:
-    """Root, our own user, and whoever has the instances' disks anyway."""
+    """User IDs: root, nova-compute's, and the owner of instances_path."""
     users = {0, os.geteuid()}
     with contextlib.suppress(FileNotFoundError):
         users.add(os.stat(CONF.instances_path).st_uid)
@@ -113,10 +114,10 @@ def _trusted() -> set[int]:
 
 
 def _require_trusted(parent: str) -> None:
-    """See that nobody else can exchange what is made in a directory.
+    """Check that no other user can replace entries of a directory.
 
-    A workspace is given to QEMU's user; with a link in its place, that would
-    be a file of the host's.
+    A workspace is chowned to QEMU's user; if another user replaced it by a
+    link, any file of the host would be.
     """
     info = os.stat(parent)
     if info.st_uid not in _trusted():
@@ -131,7 +132,7 @@ def _require_trusted(parent: str) -> None:
 def _make(parent: str) -> None:
     try:
         fileutils.ensure_tree(parent)
-        # Whatever the umask: QEMU's user has to pass through.
+        # QEMU's user has to pass through, despite the umask.
         os.chmod(parent, 0o711)
     except OSError as ex:
         raise exception.DirectoryUnusable(
@@ -140,13 +141,13 @@ def _make(parent: str) -> None:
 
 @contextlib.contextmanager
 def private(place: Workspace, qemu_uid: int | None) -> Iterator[None]:
-    """Make the workspace of a snapshot, and remove it at the end.
+    """Create the workspace of a snapshot, and remove it at the end.
 
-    Only QEMU's user, who makes the socket and reads the scratch file, and
-    nova-compute's own group can enter it, whatever the umask.
+    Only QEMU's user, who creates the socket and uses the scratch file, and
+    nova-compute's own group can enter it, despite the umask.
 
-    :param qemu_uid: the user as which the domain runs, none for our own
-    :raises DirectoryUnusable: it cannot be made
+    :param qemu_uid: the user that QEMU runs as; ``None`` means nova-compute's
+    :raises DirectoryUnusable: it cannot be created
     """
     check(place)
     try:
@@ -167,7 +168,7 @@ def private(place: Workspace, qemu_uid: int | None) -> Iterator[None]:
 def _give(path: str, uid: int | None) -> None:
     if uid is None or uid == os.geteuid():
         return
-    # Group first: a parent with the set-group-id bit would give it another.
+    # Group first: it may have that of a parent with the set-group-ID bit.
     os.chown(path, -1, os.getegid())
     os.chmod(path, 0o770)
     nova.privsep.path.chown(path, uid=uid)
@@ -179,10 +180,10 @@ def _left_behind(function: object, path: str, error: object) -> None:
 
 
 def unreachable(path: str, uid: int, gid: int) -> str | None:
-    """The first directory on the way that a user may not enter.
+    """The first directory on a path that a user may not enter.
 
-    By mode bits alone, without access lists: it explains a failure, it does
-    not predict one.
+    By mode bits alone, without ACLs: it explains a failure, and does not
+    predict one.
     """
     at = os.sep
     for part in os.path.abspath(path).split(os.sep):

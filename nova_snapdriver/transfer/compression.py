@@ -17,7 +17,7 @@ from typing import Any
 from oslo_log import log as logging
 from oslo_utils import units
 
-from nova_snapdriver.capture import scratch
+from nova_snapdriver.capture import space
 from nova_snapdriver.capture import workspace
 from nova_snapdriver.stream import codec as stream_codec
 from nova_snapdriver.transfer import process
@@ -46,7 +46,7 @@ def choose(conf: Any, image_format: str, place: workspace.Workspace,
         _codec(conf, instance) if image_format == 'qcow2' else None,
         group.compression_threads, place.path,
         min(group.compression_spool_limit * units.Mi,
-            scratch.spare(place, scratch.limits(conf))),
+            space.spare(place, space.limits(conf))),
         group.detect_zeroes)
 
 

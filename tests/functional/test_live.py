@@ -36,14 +36,14 @@ PATTERN = ((1, 0, 65536), (2, 1048576, 4096), (3, 5242880, 199680),
 def request_of(guest, disk, place):
     return capture_request.Request(guest, disk, quiesce.Settings(
         agent_timeout=5, has_agent=False, require_quiesce=False), place,
-        not_undone)
+        on_leftover)
 
 
 def place(directory):
     return workspace.locate(str(directory))
 
 
-def not_undone():
+def on_leftover():
     raise AssertionError('something was left behind')
 
 

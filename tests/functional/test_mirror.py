@@ -157,7 +157,7 @@ SCRIPT = test_recovery.BEGINNING + """
 if point == 'made':
     mirror._copy = die
 elif point == 'copying':
-    mirror._wait_until_in_step = die
+    mirror._wait_until_ready = die
 elif point == 'frozen':
     guest.end_copy = die
 elif point == 'ended':

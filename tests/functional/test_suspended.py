@@ -28,6 +28,7 @@ import pytest
 from nova_snapdriver.capture import cold
 from nova_snapdriver.capture import copying
 from nova_snapdriver.capture import export
+from nova_snapdriver.capture import space
 from nova_snapdriver.capture import suspend
 from nova_snapdriver import exception
 from nova_snapdriver import imagebackend
@@ -163,8 +164,7 @@ def test_no_room_for_a_copy_is_seen_before_the_guest_is_touched(
     guest = start_domain(test_live.make_qcow2(area, None))
     power = Power(guest)
     power.suspend = mock.Mock()
-    for limits in (cold.scratch.Limits(1 << 60, 0),
-                   cold.scratch.Limits(0, 1)):
+    for limits in space.Limits(1 << 60, 0), space.Limits(0, 1):
         with pytest.raises(exception.ScratchExhausted):
             with cold.capture(dataclasses.replace(
                     request_of(guest, power, area), limits=limits)):
@@ -185,7 +185,7 @@ def test_clone_gives_way_to_the_guest(xfs, start_domain):
     request = request_of(guest, Power(guest), xfs)
     with pytest.raises(exception.ScratchExhausted, match='scratch_reserve'):
         with cold.capture(dataclasses.replace(
-                request, limits=cold.scratch.Limits(64 << 20, 0))):
+                request, limits=space.Limits(64 << 20, 0))):
             free = shutil.disk_usage(xfs).free
             domains.run('fallocate', '-l', free - (32 << 20), xfs / 'others')
             wait_until_gone(pathlib.Path(request.place.copy))
@@ -224,7 +224,7 @@ def test_start_that_fails_loses_no_memory(area, start_domain, impatient):
     with pytest.raises(exception.ResumeFailed, match='virsh start'):
         with cold.capture(dataclasses.replace(
                 request_of(guest, power, area),
-                not_undone=lambda: left.append(1))):
+                on_leftover=lambda: left.append(1))):
             pass
     assert left and power.notes == [True]
     assert guest.domain.hasManagedSaveImage()

@@ -21,11 +21,12 @@ import pytest
 
 from nova_snapdriver.capture import readahead
 from nova_snapdriver.capture import scratch
+from nova_snapdriver.capture import space
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import exception
 from nova_snapdriver import guest as snap_guest
 
-NO_LIMITS = scratch.Limits(0, 0)
+NO_LIMITS = space.Limits(0, 0)
 ALL = 1 << 60
 SECONDS = 20
 
@@ -97,8 +98,8 @@ def test_guest_that_stood_still_before_is_left_alone(place):
 
 
 @pytest.mark.parametrize('limits, option', (
-    (scratch.Limits(ALL, 0), 'scratch_reserve'),
-    (scratch.Limits(0, 4096), 'scratch_limit')))
+    (space.Limits(ALL, 0), 'scratch_reserve'),
+    (space.Limits(0, 4096), 'scratch_limit')))
 def test_limit_is_kept_and_named(limits, option, place):
     ended = threading.Event()
     with open(place.scratch, 'wb') as file:
@@ -113,7 +114,7 @@ def test_limit_is_kept_and_named(limits, option, place):
 def test_upload_that_was_complete_already_counts(place):
     ended = threading.Event()
     with scratch.guarded(StoppingGuest(ALL).fake, place,
-                         scratch.Limits(ALL, 0), ended.set):
+                         space.Limits(ALL, 0), ended.set):
         assert ended.wait(SECONDS)
 
 
@@ -122,11 +123,6 @@ def test_other_errors_stay_what_they_are(place):
         with scratch.guarded(StoppingGuest(ALL).fake, place, NO_LIMITS,
                              mock.Mock()):
             raise exception.UploadFailed(reason='no')
-
-
-def test_no_room_is_told_before_anything_is_done(tmp_path):
-    with pytest.raises(exception.ScratchExhausted, match='not begun'):
-        scratch.check(workspace.locate(str(tmp_path)), scratch.Limits(ALL, 0))
 
 
 def test_guard_outlives_an_error_of_its_own(place):
@@ -163,7 +159,7 @@ def reading(place):
 def test_job_ends_when_the_disk_has_been_read(place, reading):
     guest, ended = StoppingGuest(ALL), threading.Event()
     fill(place, 1 << 20)
-    with scratch.guarded(guest.fake, place, scratch.Limits(0, 0, 1 << 19),
+    with scratch.guarded(guest.fake, place, space.Limits(0, 0, 1 << 19),
                          ended.set, reading):
         assert os.read(reading.input, 1)
         assert not ended.wait(0.1)
@@ -178,7 +174,7 @@ def test_job_that_does_not_end_at_once_is_tried_again(place, reading):
                                      ended.set])
     fill(place, 1 << 20)
     os.write(reading.inherited[0], b'7\n')
-    with scratch.guarded(guest.fake, place, scratch.Limits(0, 0, 1 << 19),
+    with scratch.guarded(guest.fake, place, space.Limits(0, 0, 1 << 19),
                          lambda: end_job()(), reading):
         assert ended.wait(SECONDS)
 
@@ -194,10 +190,10 @@ def test_job_of_a_guest_that_writes_little_stays(place, reading):
 
 
 @pytest.mark.parametrize('limits, used, expected', (
-    (scratch.Limits(0, 0), 100, 275), (scratch.Limits(400, 0), 100, 175),
-    (scratch.Limits(2000, 0), 100, 25), (scratch.Limits(0, 600), 100, 150),
-    (scratch.Limits(0, 600), 700, 175), (scratch.Limits(0, 600, 80), 0, 80),
-    (scratch.Limits(0, 600, 800), 0, 150)))
+    (space.Limits(0, 0), 100, 275), (space.Limits(400, 0), 100, 175),
+    (space.Limits(2000, 0), 100, 25), (space.Limits(0, 600), 100, 150),
+    (space.Limits(0, 600), 700, 175), (space.Limits(0, 600, 80), 0, 80),
+    (space.Limits(0, 600, 800), 0, 150)))
 def test_what_is_bearable(limits, used, expected, place):
-    with mock.patch.object(scratch, '_free', return_value=1000):
+    with mock.patch.object(space, 'free', return_value=1000):
         assert scratch._bearable(used, place.path, limits) == expected

@@ -28,6 +28,7 @@ from tests.unit import journal_entry
 def guest():
     found = mock.create_autospec(snap_guest.Guest, instance=True)
     found.name = 'instance-1'
+    found.instance = None
     found.copied_disk.return_value = None
     found.exists.return_value = True
     found.agent_refusal.return_value = None
