@@ -38,12 +38,11 @@ import time
 from nova_snapdriver.stream import codec
 from nova_snapdriver.stream import compressed
 from nova_snapdriver.stream import extents
+from nova_snapdriver.stream import formats
 from nova_snapdriver.stream import image as stream_image
 from nova_snapdriver.stream import keep as stream_keep
 from nova_snapdriver.stream import nbd
 from nova_snapdriver.stream import pipeline
-from nova_snapdriver.stream import qcow2
-from nova_snapdriver.stream import qcow2_compressed
 from nova_snapdriver.stream import readahead
 from nova_snapdriver.stream import survey
 from nova_snapdriver.stream import throttle
@@ -80,7 +79,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
                         help='unix socket of the NBD server')
     parser.add_argument('--export', default='', help='name of the export')
     parser.add_argument('--format', required=True,
-                        choices=sorted(stream_image.LAYOUTS),
+                        choices=sorted(formats.FORMATS),
                         help='format of the image')
     parser.add_argument('--hash', default='sha512', dest='algorithm',
                         help='hash of the image, as hashlib names it, or '
@@ -129,15 +128,6 @@ def _progress() -> Callable[[int, int], None]:
     return progress
 
 
-def _is_surveyed(arguments: argparse.Namespace,
-                 clusters: extents.ClusterMap) -> bool:
-    """Whether the disk is read before its image can be laid out."""
-    if arguments.format != 'qcow2':
-        return False
-    return bool(arguments.compression) or (
-        arguments.detect_zeroes and clusters.count() == clusters.clusters)
-
-
 def _outlet(arguments: argparse.Namespace) -> readahead.Outlet | None:
     if arguments.spool is None:
         return None
@@ -162,25 +152,30 @@ def _tell_captured(arguments: argparse.Namespace) -> None:
         os.write(arguments.captured, b'%d\n' % os.getpid())
 
 
+def _map(export: nbd.Client) -> extents.ClusterMap:
+    clusters = extents.ClusterMap(export.size)
+    for offset, length in export.data_extents():
+        clusters.mark(offset, length)
+    return clusters
+
+
 def _image(arguments: argparse.Namespace, export: nbd.Client,
            source: pipeline.Source, keep: stream_keep.Keep,
            check: Callable[[], None]) -> stream_image.Image:
     """Lay out the image, after a survey if it takes one."""
-    clusters = extents.ClusterMap(export.size)
-    for offset, length in export.data_extents():
-        clusters.mark(offset, length)
-    if not _is_surveyed(arguments, clusters):
-        return stream_image.PlainImage(
-            stream_image.LAYOUTS[arguments.format](clusters))
+    wanted, clusters = formats.FORMATS[arguments.format], _map(export)
+    codec = arguments.compression if wanted.compressed else None
+    zeroes = (wanted.sparse and arguments.detect_zeroes and
+              clusters.count() == clusters.clusters)
+    if codec is None and not zeroes:
+        return stream_image.PlainImage(wanted.plain(clusters))
     settings = survey.Settings(
-        arguments.compression,
-        arguments.threads or len(os.sched_getaffinity(0)))
+        codec, arguments.threads or len(os.sched_getaffinity(0)))
     found = survey.survey(source, clusters, settings, keep, check, _progress())
-    if settings.codec is None:
-        return stream_image.PlainImage(qcow2.Qcow2Layout(clusters))
-    return compressed.CompressedImage(
-        found, settings, keep,
-        qcow2_compressed.CompressedLayout(found, settings.codec))
+    if codec is None or wanted.compressed is None:
+        return stream_image.PlainImage(wanted.plain(found.clusters))
+    return compressed.CompressedImage(found, settings, keep,
+                                      wanted.compressed(found, codec))
 
 
 def _stream(arguments: argparse.Namespace) -> None:

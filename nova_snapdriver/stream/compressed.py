@@ -16,6 +16,7 @@ import dataclasses
 
 from nova_snapdriver.stream import codec as stream_codec
 from nova_snapdriver.stream import compressor
+from nova_snapdriver.stream import extents
 from nova_snapdriver.stream import keep as stream_keep
 from nova_snapdriver.stream import nbd
 from nova_snapdriver.stream import pipeline
@@ -30,7 +31,7 @@ class CompressedImage:
     :param keep: what the survey has kept; the rest is compressed again
     """
 
-    found: survey.Found
+    found: extents.SurveyedMap
     settings: survey.Settings
     keep: stream_keep.Keep
     layout: qcow2_compressed.CompressedLayout

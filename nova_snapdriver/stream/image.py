@@ -10,20 +10,13 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is sent: the layouts by format, and an image in one of them."""
+"""What the process sends, in whatever format."""
 
 import dataclasses
 from typing import Protocol
 
 from nova_snapdriver.stream import layout
 from nova_snapdriver.stream import pipeline
-from nova_snapdriver.stream import qcow2
-from nova_snapdriver.stream import raw
-
-LAYOUTS: dict[str, type[layout.Layout]] = {
-    'qcow2': qcow2.Qcow2Layout,
-    'raw': raw.RawLayout,
-}
 
 
 class Image(Protocol):

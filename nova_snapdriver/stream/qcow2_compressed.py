@@ -26,9 +26,9 @@ import array
 from collections.abc import Iterator
 import itertools
 
+from nova_snapdriver.stream import extents
 from nova_snapdriver.stream import layout
 from nova_snapdriver.stream import qcow2
-from nova_snapdriver.stream import survey
 
 # An entry of a compressed cluster: this bit, no COPIED bit, the number of
 # sectors that it reaches into beyond its first, and the place of its first
@@ -51,7 +51,7 @@ class CompressedLayout(qcow2.Qcow2Layout):
     :param codec: ``zlib`` or ``zstd``
     """
 
-    def __init__(self, found: survey.Found, codec: str) -> None:
+    def __init__(self, found: extents.SurveyedMap, codec: str) -> None:
         self._found = found
         self._type = _TYPE_FIELDS[codec]
         self._plain = found.sizes.count(0)

@@ -19,7 +19,6 @@ import array
 from collections.abc import Callable
 from collections.abc import Iterator
 import dataclasses
-import itertools
 
 from nova_snapdriver.stream import compressor
 from nova_snapdriver.stream import extents
@@ -39,31 +38,6 @@ class Settings:
 
     codec: str | None
     threads: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Found:
-    """What was found.
-
-    :param clusters: those which hold something other than zeros
-    :param sizes: of each of these in order: bytes if it is to be compressed,
-        0 if it is to stay as it is. Two bytes for 64 KiB, or 32 MiB for 1 TiB
-        of data
-    """
-
-    clusters: extents.ClusterMap
-    sizes: 'array.array[int]'
-
-    def runs(self, packed: bool) -> Iterator[tuple[int, int]]:
-        """The runs of clusters of one kind, as (first, end), in order."""
-        sizes = iter(self.sizes)
-        for first, end in self.clusters.runs():
-            kinds = map(bool, itertools.islice(sizes, end - first))
-            for kind, group in itertools.groupby(kinds):
-                count = sum(1 for _ in group)
-                if kind is packed:
-                    yield first, first + count
-                first += count
 
 
 class _Survey:
@@ -100,7 +74,8 @@ class _Survey:
 
 def survey(source: pipeline.Source, clusters: extents.ClusterMap,
            settings: Settings, keep: stream_keep.Keep,
-           check: Callable[[], None], progress: Progress) -> Found:
+           check: Callable[[], None],
+           progress: Progress) -> extents.SurveyedMap:
     """Read all data of a disk.
 
     :param clusters: the map; it loses the clusters that read as zeros
@@ -113,7 +88,7 @@ def survey(source: pipeline.Source, clusters: extents.ClusterMap,
     with compressor.Compressor(settings.codec, settings.threads, notes.give,
                                check) as packing:
         pipeline.Reader(source, packing).run(_reads(clusters))
-    return Found(clusters, notes.sizes)
+    return extents.SurveyedMap(clusters, notes.sizes)
 
 
 def _reads(clusters: extents.ClusterMap) -> Iterator[layout.Read]:

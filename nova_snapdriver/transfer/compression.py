@@ -20,6 +20,7 @@ from oslo_utils import units
 from nova_snapdriver.capture import scratch
 from nova_snapdriver.capture import workspace
 from nova_snapdriver.stream import codec as stream_codec
+from nova_snapdriver.stream import formats
 from nova_snapdriver.transfer import process
 
 LOG = logging.getLogger(__name__)
@@ -42,8 +43,9 @@ def choose(conf: Any, image_format: str, place: workspace.Workspace,
     :param place: the workspace of its snapshot, which is there by now
     """
     group = conf.snapdriver
+    compressed = formats.FORMATS[image_format].compressed
     return process.Compression(
-        _codec(conf, instance) if image_format == 'qcow2' else None,
+        _codec(conf, instance) if compressed else None,
         group.compression_threads, place.path,
         min(group.compression_spool_limit * units.Mi,
             scratch.spare(place, scratch.limits(conf))),
