@@ -64,7 +64,7 @@ class ReadAhead:
     """
 
     def __init__(self, spool: Spool) -> None:
-        self._spool = spool
+        self.spool = spool
         # What is in this pipe stays there: it can be read by whoever comes.
         self._ordering, self._order = os.pipe()
         self._told, self._telling = os.pipe()
@@ -142,11 +142,9 @@ class ReadAhead:
     @property
     def inherited(self) -> tuple[int, ...]:
         """What the process gets beside its standard descriptors."""
-        return (self._telling,)
+        return (self.captured,)
 
-    def arguments(self) -> list[str]:
-        """What it is told on its command line."""
-        return ['--spool', self._spool.directory,
-                '--spool-limit', str(self._spool.limit),
-                '--spool-reserve', str(self._spool.reserve),
-                '--captured', str(self._telling)]
+    @property
+    def captured(self) -> int:
+        """Where the process writes its number once the disk is read."""
+        return self._telling

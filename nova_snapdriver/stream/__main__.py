@@ -25,7 +25,6 @@ its standard input can be read: what the pipe does not take is kept in a file.
 With ``--captured`` it says when the export is not needed any more.
 """
 
-import argparse
 from collections.abc import Callable
 import contextlib
 import json
@@ -35,7 +34,7 @@ import sys
 import threading
 import time
 
-from nova_snapdriver.stream import codec
+from nova_snapdriver.stream import arguments as stream_arguments
 from nova_snapdriver.stream import compressed
 from nova_snapdriver.stream import extents
 from nova_snapdriver.stream import formats
@@ -73,48 +72,6 @@ def _say(event: str, **values: object) -> None:
     print(json.dumps({'event': event, **values}), file=sys.stderr, flush=True)
 
 
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog='python -m nova_snapdriver.stream')
-    parser.add_argument('--socket', required=True,
-                        help='unix socket of the NBD server')
-    parser.add_argument('--export', default='', help='name of the export')
-    parser.add_argument('--format', required=True,
-                        choices=sorted(formats.FORMATS),
-                        help='format of the image')
-    parser.add_argument('--hash', default='sha512', dest='algorithm',
-                        help='hash of the image, as hashlib names it, or '
-                             'none')
-    parser.add_argument('--compression', choices=sorted(codec.COMPRESSORS),
-                        help='of the clusters of a qcow2 image')
-    parser.add_argument('--threads', type=int, default=0,
-                        help='that compress; 0 for one on each CPU')
-    parser.add_argument('--keep-directory', metavar='PATH',
-                        help='where what was compressed first may be kept in '
-                             'a file without a name')
-    parser.add_argument('--keep-limit', type=int, default=0, metavar='BYTES',
-                        help='of that file and of memory; what was not kept '
-                             'is compressed again')
-    parser.add_argument('--detect-zeroes', action='store_true',
-                        help='read a disk that is all data once more, first, '
-                             'and leave out its zeros; qcow2 alone')
-    parser.add_argument('--stall-timeout', default=nbd.STALL_SECONDS,
-                        type=float, metavar='SECONDS',
-                        help='how long the server may take for an answer')
-    parser.add_argument('--bandwidth', type=int, default=0, metavar='BYTES',
-                        help='to read in a second at the most; 0 for no limit')
-    parser.add_argument('--spool', metavar='PATH',
-                        help='directory for a file without a name')
-    parser.add_argument('--spool-limit', type=int, default=-1, metavar='BYTES',
-                        help='of that file; negative for a share of what is '
-                             'free')
-    parser.add_argument('--spool-reserve', type=int, default=0,
-                        metavar='BYTES', help='that stay free')
-    parser.add_argument('--captured', type=int, metavar='DESCRIPTOR',
-                        help='where the process number is written once the '
-                             'export has been read')
-    return parser.parse_args(argv)
-
-
 def _progress() -> Callable[[int, int], None]:
     """Says now and then how far a survey is."""
     last = time.monotonic()
@@ -128,7 +85,7 @@ def _progress() -> Callable[[int, int], None]:
     return progress
 
 
-def _outlet(arguments: argparse.Namespace) -> readahead.Outlet | None:
+def _outlet(arguments: stream_arguments.Arguments) -> readahead.Outlet | None:
     if arguments.spool is None:
         return None
     return readahead.Outlet(sys.stdout.fileno(), sys.stdin.fileno(),
@@ -136,7 +93,7 @@ def _outlet(arguments: argparse.Namespace) -> readahead.Outlet | None:
                             arguments.spool_reserve)
 
 
-def _source(arguments: argparse.Namespace, export: nbd.Client,
+def _source(arguments: stream_arguments.Arguments, export: nbd.Client,
             outlet: readahead.Outlet | None) -> pipeline.Source:
     source: pipeline.Source = export
     if outlet is not None:
@@ -146,7 +103,7 @@ def _source(arguments: argparse.Namespace, export: nbd.Client,
     return source
 
 
-def _tell_captured(arguments: argparse.Namespace) -> None:
+def _tell_captured(arguments: stream_arguments.Arguments) -> None:
     """All has been read, also if not all has been sent."""
     if arguments.captured is not None:
         os.write(arguments.captured, b'%d\n' % os.getpid())
@@ -159,7 +116,7 @@ def _map(export: nbd.Client) -> extents.ClusterMap:
     return clusters
 
 
-def _image(arguments: argparse.Namespace, export: nbd.Client,
+def _image(arguments: stream_arguments.Arguments, export: nbd.Client,
            source: pipeline.Source, keep: stream_keep.Keep,
            check: Callable[[], None]) -> stream_image.Image:
     """Lay out the image, after a survey if it takes one."""
@@ -178,11 +135,12 @@ def _image(arguments: argparse.Namespace, export: nbd.Client,
                                       wanted.compressed(found, codec))
 
 
-def _stream(arguments: argparse.Namespace) -> None:
+def _stream(arguments: stream_arguments.Arguments) -> None:
     outlet = _outlet(arguments)
     writer = pipeline.Writer(
         sys.stdout.fileno(),
-        None if arguments.algorithm == 'none' else arguments.algorithm,
+        (None if arguments.hash == stream_arguments.NO_HASH
+         else arguments.hash),
         outlet)
     with contextlib.ExitStack() as stack:
         export = stack.enter_context(
@@ -199,12 +157,12 @@ def _stream(arguments: argparse.Namespace) -> None:
     if writer.written != image.length:
         raise nbd.ExportError('wrote %d bytes where %d were laid out' %
                               (writer.written, image.length))
-    _say('done', length=writer.written, algorithm=arguments.algorithm,
+    _say('done', length=writer.written, algorithm=arguments.hash,
          digest=writer.digest)
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = _arguments(argv)
+    arguments = stream_arguments.parse(argv)
     _limit_self()
     threading.stack_size(_STACK_BYTES)
     try:

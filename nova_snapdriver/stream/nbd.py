@@ -36,9 +36,6 @@ _STATE_ZERO = 1 << 1
 # NBD lengths are 32 bits wide; a power of two keeps every request aligned.
 _STATUS_STEP = units.Gi
 
-# How long the server may take for an answer, however busy it seems meanwhile:
-# one that sends a byte now and then is no better than one that is silent.
-STALL_SECONDS = 300
 _POLL_MS = 1000
 
 # How often that for the whole map, of which each answer may be very short.
@@ -62,7 +59,7 @@ class Client:
     """
 
     def __init__(self, socket: str, name: str,
-                 stall_seconds: float = STALL_SECONDS) -> None:
+                 stall_seconds: float) -> None:
         # Imported late: what only wants the rest of this package (and the
         # machine that runs its unit tests) need not have the binding.
         import nbd

@@ -33,6 +33,7 @@ import nova_snapdriver
 from nova_snapdriver.capture import export
 from nova_snapdriver import child
 from nova_snapdriver import exception
+from nova_snapdriver.stream import arguments
 
 LOG = logging.getLogger(__name__)
 
@@ -62,16 +63,6 @@ class Compression:
     limit: int = 0
     detect_zeroes: bool = False
 
-    def arguments(self) -> list[str]:
-        found = ['--detect-zeroes'] if self.detect_zeroes else []
-        if self.codec is not None:
-            found += ['--compression', self.codec,
-                      '--threads', str(self.threads),
-                      '--keep-limit', str(self.limit)]
-        if self.codec is not None and self.directory is not None:
-            found += ['--keep-directory', self.directory]
-        return found
-
 
 @dataclasses.dataclass(frozen=True)
 class ProcessLimits:
@@ -88,11 +79,6 @@ class ProcessLimits:
     def prefix(self) -> list[str]:
         """Programs that run a command with less of a claim."""
         return ['nice', '-n', str(self.nice)] if self.nice else []
-
-    def arguments(self) -> list[str]:
-        if not self.bandwidth:
-            return []
-        return ['--bandwidth', str(self.bandwidth)]
 
 
 def limits(conf: Any) -> ProcessLimits:
@@ -115,17 +101,29 @@ class Request:
     limits: ProcessLimits = ProcessLimits()
 
     def command(self) -> list[str]:
-        ahead = self.source.ahead
         # -P: a module in the current directory must not shadow a real one.
         return [*self.limits.prefix(),
                 sys.executable, '-P', '-m', 'nova_snapdriver.stream',
-                '--socket', self.source.socket,
-                '--export', self.source.name,
-                '--format', self.image_format,
-                '--hash', self.algorithm or 'none',
-                *self.compression.arguments(),
-                *self.limits.arguments(),
-                *(ahead.arguments() if ahead is not None else ())]
+                *arguments.build(self._arguments())]
+
+    def _arguments(self) -> arguments.Arguments:
+        """What the process is told."""
+        packing, ahead = self.compression, self.source.ahead
+        if packing.codec is None:
+            packing = Compression(detect_zeroes=packing.detect_zeroes)
+        told = arguments.Arguments(
+            socket=self.source.socket, export=self.source.name,
+            format=self.image_format,
+            hash=self.algorithm or arguments.NO_HASH,
+            compression=packing.codec, threads=packing.threads,
+            keep_directory=packing.directory, keep_limit=packing.limit,
+            detect_zeroes=packing.detect_zeroes,
+            bandwidth=self.limits.bandwidth)
+        if ahead is None:
+            return told
+        return dataclasses.replace(
+            told, spool=ahead.spool.directory, spool_limit=ahead.spool.limit,
+            spool_reserve=ahead.spool.reserve, captured=ahead.captured)
 
 
 # The child finds this package where it was found here, be it installed or not.
