@@ -17,10 +17,10 @@ it is compressed again.
 """
 
 from collections.abc import Iterator
-import contextlib
 import os
 import tempfile
 import types
+from typing import BinaryIO
 from typing import Self
 
 from nova_snapdriver.stream import writeback
@@ -42,7 +42,7 @@ class Keep:
         self._directory = directory
         self._limit = limit
         self._memory = bytearray()
-        self._file: int | None = None
+        self._file: BinaryIO | None = None
         self._writeback: writeback.Writeback | None = None
         self._full = False
         self.clusters = 0
@@ -57,7 +57,7 @@ class Keep:
         if self._writeback is not None:
             self._writeback.close()
         if self._file is not None:
-            os.close(self._file)
+            self._file.close()
             self._file = None
 
     def append(self, content: bytes) -> None:
@@ -77,30 +77,20 @@ class Keep:
         self.length += len(content)
 
     def _written(self, content: bytes) -> bool:
+        if self._directory is None:
+            return False
         try:
             if self._file is None:
-                self._file = self._open()
-            count = os.write(self._file, content)
+                self._file = tempfile.TemporaryFile(dir=self._directory,
+                                                    buffering=0)
+            count = os.write(self._file.fileno(), content)
         except OSError:
             return False                # no room, or not allowed to
         if self._writeback is None:
-            self._writeback = writeback.Writeback(self._file)
+            self._writeback = writeback.Writeback(self._file.fileno())
         self._writeback.wrote(self.length - len(self._memory), count)
         # A short write ends what is kept, and the rest is not read.
         return count == len(content)
-
-    def _open(self) -> int:
-        """A file of ours alone, which goes with this process."""
-        if self._directory is None:
-            raise FileNotFoundError('no directory for it')
-        file, name = -1, ''
-        with contextlib.suppress(OSError):
-            return os.open(self._directory,
-                           os.O_TMPFILE | os.O_RDWR | os.O_EXCL, 0o600)
-        # Some network file systems cannot do that.
-        file, name = tempfile.mkstemp(dir=self._directory)
-        os.unlink(name)
-        return file
 
     def chunks(self) -> Iterator[memoryview]:
         """All that is kept, in order, and only once.
@@ -116,11 +106,11 @@ class Keep:
         buffer = memoryview(bytearray(_CHUNK))
         while at < end:
             assert self._file is not None
-            count = os.preadv(self._file, [buffer], at)
+            count = os.preadv(self._file.fileno(), [buffer], at)
             if not count:
                 raise OSError('the kept clusters end at %d of %d bytes' %
                               (at, end))
             count = min(count, end - at)
-            writeback.free(self._file, at, count)
+            writeback.free(self._file.fileno(), at, count)
             yield buffer[:count]
             at += count
