@@ -141,6 +141,33 @@ def _environment() -> dict[str, str]:
     return environment
 
 
+def _pipe(reading: contextlib.ExitStack,
+          writing: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe, and who closes each end of it."""
+    read, write = os.pipe()
+    reading.callback(os.close, read)
+    writing.callback(os.close, write)
+    return read, write
+
+
+def _start(request: Request, data: int,
+           status: int) -> 'subprocess.Popen[bytes]':
+    """Start the process, with pipes for the image and for its messages.
+
+    :raises StreamFailed: it cannot be started
+    """
+    ahead = request.source.ahead
+    try:
+        return subprocess.Popen(
+            request.command(), stdout=data, stderr=status,
+            stdin=ahead.input if ahead else subprocess.DEVNULL,
+            pass_fds=ahead.inherited if ahead else (),
+            env=_environment(), cwd='/')
+    except OSError as ex:
+        raise exception.StreamFailed(
+            reason='cannot start the stream process: %s' % ex) from ex
+
+
 class StreamProcess:
     """A running stream process; a context manager that ends it.
 
@@ -156,40 +183,24 @@ class StreamProcess:
     def __init__(self, request: Request,
                  surveyed: Surveyed | None = None) -> None:
         self._surveyed = surveyed
+        self._lines = b''
+        self._length: int | None = None
+        self.digest: str | None = None
         ahead = request.source.ahead
         if ahead is not None:
             ahead.begin()
-        with contextlib.ExitStack() as stack:
-            self._data, data = self._pipe(stack)
-            self._status, status = self._pipe(stack)
+        with (contextlib.ExitStack() as ours,
+              contextlib.ExitStack() as childs):
+            self._data, data = _pipe(ours, childs)
+            self._status, status = _pipe(ours, childs)
             with contextlib.suppress(OSError):
                 # More than pipe-user-pages-soft allows: the default will do.
                 fcntl.fcntl(self._data, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-            try:
-                self._process = subprocess.Popen(
-                    request.command(), stdout=data, stderr=status,
-                    stdin=ahead.input if ahead else subprocess.DEVNULL,
-                    pass_fds=ahead.inherited if ahead else (),
-                    env=_environment(), cwd='/')
-            except OSError as ex:
-                raise exception.StreamFailed(
-                    reason='cannot start the stream process: %s' % ex) from ex
-            finally:
-                os.close(data)
-                os.close(status)
+            self._process = _start(request, data, status)
+            ours.callback(child.end, self._process)
             if ahead is not None:
                 ahead.begun(self._process.pid)
-            self._lines = b''
-            self._length: int | None = None
-            self.digest: str | None = None
-            stack.callback(self._end)
-            self._release = stack.pop_all()
-
-    @staticmethod
-    def _pipe(stack: contextlib.ExitStack) -> tuple[int, int]:
-        reading, writing = os.pipe()
-        stack.callback(os.close, reading)
-        return reading, writing
+            self._release = ours.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -209,9 +220,6 @@ class StreamProcess:
     def close(self) -> None:
         """End the process, whatever it does. Idempotent."""
         self._release.close()
-
-    def _end(self) -> None:
-        child.end(self._process)
 
     def chunks(self) -> Iterator[memoryview]:
         """The image's bytes, each chunk valid until the next is asked for.

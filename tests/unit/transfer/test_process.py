@@ -11,9 +11,16 @@
 # under the License.
 
 import dataclasses
+import os
+import subprocess
+import sys
+import types
+
+import pytest
 
 from nova_snapdriver.capture import export
 from nova_snapdriver.capture import readahead
+from nova_snapdriver import exception
 from nova_snapdriver.stream import arguments
 from nova_snapdriver.transfer import process
 
@@ -52,3 +59,70 @@ def test_without_a_codec_nothing_is_said_of_compression():
         None, 3, '/keep', 4, True))
     assert parsed(request) == dataclasses.replace(
         parsed(PLAIN), detect_zeroes=True)
+
+
+class Ahead:
+    """Of which a step fails, as if nova-compute were out of descriptors."""
+
+    input, inherited = subprocess.DEVNULL, ()
+
+    def __init__(self):
+        self.pid = None
+
+    def begin(self):
+        """Nothing to do."""
+
+    def begun(self, pid):
+        self.pid = pid
+        raise OSError('not now')
+
+
+def fake_request(ahead=None, program=sys.executable):
+    return types.SimpleNamespace(
+        source=types.SimpleNamespace(ahead=ahead),
+        command=lambda: [program, '-c', 'input()'])
+
+
+def descriptors():
+    return sorted(os.listdir('/proc/self/fd'))
+
+
+def test_program_that_is_not_there_leaves_nothing_open():
+    before = descriptors()
+    with pytest.raises(exception.StreamFailed, match='cannot start'):
+        process.StreamProcess(fake_request(program='/nonexistent'))
+    assert descriptors() == before
+
+
+def test_second_pipe_that_cannot_be_made_leaves_nothing_open(monkeypatch):
+    before, real, made = descriptors(), os.pipe, []
+
+    def pipe():
+        if made:
+            raise OSError('too many open files')
+        made.append(real())
+        return made[0]
+
+    monkeypatch.setattr(os, 'pipe', pipe)
+    with pytest.raises(OSError, match='too many'):
+        process.StreamProcess(fake_request())
+    monkeypatch.undo()
+    assert made and descriptors() == before
+
+
+def test_process_is_ended_if_nobody_gets_it():
+    before, ahead = descriptors(), Ahead()
+    with pytest.raises(OSError, match='not now'):
+        process.StreamProcess(fake_request(ahead))
+    assert descriptors() == before
+    with pytest.raises(ProcessLookupError):
+        os.kill(ahead.pid, 0)
+
+
+def test_close_twice_leaves_nothing_open():
+    before = descriptors()
+    running = process.StreamProcess(fake_request())
+    assert descriptors() != before
+    running.close()
+    running.close()
+    assert descriptors() == before
