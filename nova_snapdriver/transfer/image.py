@@ -31,6 +31,8 @@ from oslo_utils import timeutils
 from nova_snapdriver import exception
 from nova_snapdriver.transfer import body as image_body
 from nova_snapdriver.transfer import connections
+from nova_snapdriver.transfer import destination
+from nova_snapdriver.transfer import verify as snap_verify
 
 LOG = logging.getLogger(__name__)
 
@@ -81,7 +83,7 @@ _TRANSIENT = (ksa_exc.ConnectionError, glance_exc.CommunicationError,
               glance_exc.InvalidEndpoint, glance_exc.HTTPServiceUnavailable)
 
 
-class Image:
+class Image(destination.Destination):
     """The image that Nova's API made for a snapshot, still without data.
 
     :param context: the user's request context
@@ -281,6 +283,15 @@ class Image:
         """
         found: dict[str, Any] = self._api.get(self._context, self.id)
         return found
+
+    def verify(self, sent: snap_verify.Sent, hashes: bool) -> None:
+        """Compare what Glance has with what was sent.
+
+        :param hashes: compare the hashes too, not just status and size
+        :raises VerifyFailed: they differ
+        :raises nova.exception.ImageNotFound: somebody deleted the image
+        """
+        snap_verify.verify(self.stored(), sent, hashes)
 
     def discard(self) -> bool:
         """Delete the image.

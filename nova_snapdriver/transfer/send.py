@@ -24,7 +24,7 @@ from nova_snapdriver import faultpoint
 from nova_snapdriver import journal
 from nova_snapdriver.transfer import body as image_body
 from nova_snapdriver.transfer import cancel
-from nova_snapdriver.transfer import image as snap_image
+from nova_snapdriver.transfer import destination
 from nova_snapdriver.transfer import process
 from nova_snapdriver.transfer import verify
 
@@ -91,7 +91,7 @@ class _Progress:
                   'seconds': self._watch.elapsed()})
 
 
-def send(image: snap_image.Image, metadata: dict[str, Any],
+def send(image: destination.Destination, metadata: dict[str, Any],
          request: process.Request, record: journal.Record,
          settings: Settings, watch: cancel.Watch) -> int:
     """Upload an image of the export and make sure that it arrived.
@@ -122,6 +122,6 @@ def send(image: snap_image.Image, metadata: dict[str, Any],
         image.upload(body)
         faultpoint.reach('upload.answered')
         sent = verify.Sent(request, body.length, body.digest)
-        verify.verify(image.stored(), sent, settings.hashes)
+        image.verify(sent, settings.hashes)
         faultpoint.reach('upload.verified')
         return body.length
