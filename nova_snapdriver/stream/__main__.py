@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The stream process: an NBD export in, the bytes of an image out.
+"""The stream process: read an NBD export, write an image of it.
 
 ``python -m nova_snapdriver.stream --socket PATH --export NAME --format F``
 
@@ -20,9 +20,9 @@ line: ``{"event": "survey", …}`` now and then if the disk is read twice,
 ``{"event": "done", …}`` or ``{"event": "error", …}``. An image is whole only
 if the process said done and ended with status 0.
 
-With ``--spool`` it runs ahead of whoever reads the image from the moment when
-its standard input can be read: what the pipe does not take is kept in a file.
-With ``--captured`` it says when the export is not needed any more.
+With ``--spool``, from the moment when standard input is readable, the export
+is read at its own speed: what standard output does not take is kept in a file.
+With ``--captured`` the process reports when it needs the export no more.
 """
 
 from collections.abc import Callable
@@ -47,14 +47,15 @@ from nova_snapdriver.stream import survey
 from nova_snapdriver.stream import throttle
 from oslo_utils import units
 
-# Of address space, most of which is libraries and the stacks of threads; what
-# is resident stays under 128 MiB.
+# Most of it is for libraries and the stacks of threads: resident memory stays
+# under 128 MiB.
 _ADDRESS_SPACE = units.Gi
 _OPEN_FILES = 64
 
-# A thread reserves 8 MiB for its stack by default; none of ours goes deep.
+# By default a thread reserves 8 MiB; no thread here nests deep.
 _STACK_BYTES = 512 * units.Ki
 
+# Between two survey events.
 _SURVEY_SECONDS = 1
 
 
@@ -73,7 +74,7 @@ def _say(event: str, **values: object) -> None:
 
 
 def _progress() -> Callable[[int, int], None]:
-    """Says now and then how far a survey is."""
+    """Report how far a survey is, once a second."""
     last = time.monotonic()
 
     def progress(done: int, whole: int) -> None:
@@ -103,8 +104,8 @@ def _source(arguments: stream_arguments.Arguments, export: nbd.Client,
     return source
 
 
-def _tell_captured(arguments: stream_arguments.Arguments) -> None:
-    """All has been read, also if not all has been sent."""
+def _report_captured(arguments: stream_arguments.Arguments) -> None:
+    """Say that the disk is read, although bytes may still be to be sent."""
     if arguments.captured is not None:
         os.write(arguments.captured, b'%d\n' % os.getpid())
 
@@ -119,7 +120,7 @@ def _map(export: nbd.Client) -> extents.ClusterMap:
 def _image(arguments: stream_arguments.Arguments, export: nbd.Client,
            source: pipeline.Source, keep: stream_keep.Keep,
            check: Callable[[], None]) -> stream_image.Image:
-    """Lay out the image, after a survey if it takes one."""
+    """Lay out the image, after a survey if the format needs one."""
     wanted, clusters = formats.FORMATS[arguments.format], _map(export)
     codec = arguments.compression if wanted.compressed else None
     zeroes = (wanted.sparse and arguments.detect_zeroes and
@@ -153,7 +154,7 @@ def _stream(arguments: stream_arguments.Arguments) -> None:
         _say('layout', length=image.length, virtual_size=export.size)
         with writer:
             image.write(source, writer)
-            _tell_captured(arguments)
+            _report_captured(arguments)
     if writer.written != image.length:
         raise nbd.ExportError('wrote %d bytes where %d were laid out' %
                               (writer.written, image.length))

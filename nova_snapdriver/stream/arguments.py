@@ -29,8 +29,8 @@ from nova_snapdriver.stream import formats
 
 NO_HASH = 'none'
 
-# How long the server may take for an answer, however busy it seems meanwhile:
-# one that sends a byte now and then is no better than one that is silent.
+# However busy the server seems meanwhile: one that sends a byte now and then
+# is no better than one that is silent.
 _STALL_SECONDS = 300
 
 
@@ -76,7 +76,7 @@ class Arguments:
         'read a disk without holes once more, first, and leave its zeros out '
         'of a qcow2 image', kind=bool)] = False
     stall_timeout: typing.Annotated[float, Option(
-        'time that the NBD server has for an answer',
+        'maximum time for a reply of the NBD server',
         'SECONDS', float)] = _STALL_SECONDS
     bandwidth: typing.Annotated[int, Option(
         'maximum read rate in bytes per second; 0 means unlimited',

@@ -64,7 +64,7 @@ class ClusterMap:
         self._bits = bytearray(-(-self.clusters // 8))
 
     def mark(self, offset: int, length: int) -> None:
-        """Say that a range of bytes holds data.
+        """Mark a range of bytes as data.
 
         The start is floored to a cluster and the end is ceiled: a cluster
         that holds one byte of data is data.
@@ -90,9 +90,9 @@ class ClusterMap:
             self._bits[tail] |= high
 
     def clear(self, cluster: int) -> None:
-        """Say that a cluster reads as zeros after all.
+        """Mark a cluster as zeros.
 
-        Also while ``runs()`` is iterated, for a cluster it has been past.
+        Allowed while ``runs()`` is iterated, for a cluster behind it.
         """
         self._bits[cluster // 8] &= ~(1 << cluster % 8)
 
@@ -107,7 +107,7 @@ class ClusterMap:
         """The runs of data clusters, as (first, end), in order.
 
         :param first: cluster to begin at, a multiple of 8
-        :param end: cluster to end before, a multiple of 8; none for the last
+        :param end: cluster to end before, a multiple of 8; None for all
         """
         stop = len(self._bits) if end is None else end // 8
         begun = ended = -1

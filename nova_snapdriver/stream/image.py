@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the process sends, in whatever format."""
+"""An image as the process sends it."""
 
 import dataclasses
 from typing import Protocol
@@ -20,7 +20,7 @@ from nova_snapdriver.stream import pipeline
 
 
 class Image(Protocol):
-    """What is sent."""
+    """An image that is laid out."""
 
     @property
     def length(self) -> int:
@@ -32,7 +32,7 @@ class Image(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class PlainImage:
-    """An image with the disk's bytes as they are."""
+    """An image that holds the disk's bytes as they are."""
 
     layout: layout.Layout
 

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the first pass has compressed, kept for the second one.
+"""Keep the clusters that a survey has compressed until they are written.
 
-In memory first, then in a file without a name. What does not fit is no error:
-it is compressed again.
+In memory first, then in a temporary file. Clusters that do not fit are
+compressed again.
 """
 
 from collections.abc import Iterator
@@ -33,9 +33,9 @@ _CHUNK = units.Mi
 class Keep:
     """The first compressed clusters of a disk, one after the other.
 
-    :param directory: where the file is made that takes what is too much for
-        memory; none for no file
-    :param limit: bytes that it keeps at the most
+    :param directory: for the temporary file, which takes what is beyond 32
+        MiB; None for no file
+    :param limit: maximum size of all that is kept, in bytes
     """
 
     def __init__(self, directory: str | None, limit: int) -> None:
@@ -63,7 +63,7 @@ class Keep:
     def append(self, content: bytes) -> None:
         """Keep a cluster, unless one before it was not kept.
 
-        :raises OSError: the disk has lost what was kept
+        :raises OSError: kept clusters could not be written to the disk
         """
         if self._full or self.length + len(content) > self._limit:
             self._full = True
@@ -85,7 +85,7 @@ class Keep:
                                                     buffering=0)
             count = os.write(self._file.fileno(), content)
         except OSError:
-            return False                # no room, or not allowed to
+            return False                # no room, or no permission
         if self._writeback is None:
             self._writeback = writeback.Writeback(self._file.fileno())
         self._writeback.wrote(self.length - len(self._memory), count)
@@ -93,9 +93,9 @@ class Keep:
         return count == len(content)
 
     def chunks(self) -> Iterator[memoryview]:
-        """All that is kept, in order, and only once.
+        """The kept bytes, in order. Once: the file is freed on the way.
 
-        :raises OSError: it cannot be read any more
+        :raises OSError: they could not be written to the disk, or read
         """
         if self._writeback is not None:
             self._writeback.check()

@@ -36,14 +36,14 @@ from nova_snapdriver.stream import qcow2
 _COMPRESSED = 1 << 62
 _SECTORS_SHIFT = 62 - (qcow2.CLUSTER_BITS - 8)
 
-# A reader has to look at the header's field for the type of compression. zlib
-# is what it is without that field.
+# Set where the header has a field for the type of compression; without one the
+# type is zlib.
 _TYPE_IS_NOT_ZLIB = 1 << 3
 _TYPE_FIELDS = {'zlib': b'', 'zstd': (1).to_bytes() + bytes(7)}
 
 
 class CompressedLayout(qcow2.Qcow2Layout):
-    """A qcow2 image of a disk, as a survey has found it.
+    """A compressed qcow2 image of a surveyed disk.
 
     ``segments()`` ends where the compressed clusters begin: ``packed`` bytes
     of them and ``padding`` zero bytes make it whole.
@@ -56,7 +56,7 @@ class CompressedLayout(qcow2.Qcow2Layout):
         self._type = _TYPE_FIELDS[codec]
         self._plain = found.sizes.count(0)
         self.packed = sum(found.sizes)
-        # A reader reads whole sectors.
+        # Programs that read the image read whole sectors.
         self.padding = -self.packed % qcow2.CLUSTER_SIZE
         stored = self._plain + qcow2.ceil_div(self.packed, qcow2.CLUSTER_SIZE)
         super().__init__(found.clusters, stored)
@@ -103,7 +103,7 @@ class CompressedLayout(qcow2.Qcow2Layout):
         return self._found.runs(packed=False)
 
     def rest(self, count: int) -> Iterator[layout.Read]:
-        """What to read for the compressed clusters but the first ``count``."""
+        """The ranges of all compressed clusters but the first ``count``."""
         size = self._map.disk_size
         for first, end in self._found.runs(packed=True):
             skipped = min(count, end - first)

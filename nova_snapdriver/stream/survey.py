@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The first pass over a disk: what is in each cluster.
+"""The first pass over a disk: how long each cluster is in the image.
 
-The export shows one point in time, so that a second pass finds the same.
+The export shows one point in time, so a second pass reads the same.
 """
 
 import array
@@ -31,9 +31,10 @@ Progress = Callable[[int, int], None]
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How to look.
+    """How to survey a disk.
 
-    :param codec: a name of codec.COMPRESSORS, or none to look for zeros only
+    :param codec: a name of codec.COMPRESSORS; None to look for zeros only
+    :param threads: number of threads that compress
     """
 
     codec: str | None
@@ -41,11 +42,10 @@ class Settings:
 
 
 class _Survey:
-    """Takes notes of clusters.
+    """Notes the size of each cluster.
 
-    :param clusters: the map, in which those that turn out to be zeros are
-        taken out. In place, behind the reader: a second map would be another
-        16 MiB for 8 TiB
+    :param clusters: the map; clusters of zeros are cleared in it, behind the
+        reader: a second map would take another 16 MiB for 8 TiB
     """
 
     def __init__(self, clusters: extents.ClusterMap, keep: stream_keep.Keep,
@@ -80,7 +80,7 @@ def survey(source: pipeline.Source, clusters: extents.ClusterMap,
 
     :param clusters: the map; it loses the clusters that read as zeros
     :param keep: gets the compressed clusters
-    :param check: raises when the survey has no use any more
+    :param check: raises if the image is not wanted any more
     :param progress: called with the bytes read, and those to be read
     :raises ExportError: the source failed
     """
