@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The stream process, as nova-compute sees it."""
+"""Start the stream process and read the image from it."""
 
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -42,19 +42,21 @@ _PIPE_SIZE = units.Mi
 _STATUS_BYTES = 64 * units.Ki
 
 
-# Gets bytes of the disk: those which were surveyed, and all that will be.
+# Called with bytes of the disk: surveyed so far, and to be surveyed.
 Surveyed = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Compression:
-    """How to make a qcow2 image smaller; for others it means nothing.
+    """How to make a qcow2 image smaller; raw images ignore it.
 
-    :param codec: ``zlib`` or ``zstd``; none to leave the clusters as they are
-    :param threads: that compress; 0 for one on each CPU
-    :param directory: for a file of what was compressed before it is sent
-    :param limit: bytes of what is kept like this, 0 to compress it twice
-    :param detect_zeroes: look for zeros in a disk that is said to be all data
+    :param codec: ``zlib`` or ``zstd``; None for plain clusters
+    :param threads: number of threads that compress; 0 means one for each CPU
+    :param directory: for the temporary file of clusters that the survey has
+        compressed
+    :param limit: maximum size of the clusters that are kept, in bytes; 0
+        means to compress all of them twice
+    :param detect_zeroes: look for zeros in a disk that is mapped as all data
     """
 
     codec: str | None = None
@@ -66,10 +68,9 @@ class Compression:
 
 @dataclasses.dataclass(frozen=True)
 class ProcessLimits:
-    """What the process leaves to others.
+    """Limits of the stream process.
 
-    :param bandwidth: bytes that it reads in a second at the most; 0 for no
-        limit
+    :param bandwidth: maximum read rate, in bytes per second; 0 means unlimited
     :param nice: of nice(1), 0 to 19
     """
 
@@ -77,12 +78,12 @@ class ProcessLimits:
     nice: int = 0
 
     def prefix(self) -> list[str]:
-        """Programs that run a command with less of a claim."""
+        """The words before a command that lower its priority."""
         return ['nice', '-n', str(self.nice)] if self.nice else []
 
 
 def limits(conf: Any) -> ProcessLimits:
-    """What nova.conf says."""
+    """The limits that nova.conf sets."""
     group = conf.snapdriver
     return ProcessLimits(group.bandwidth_limit * units.Mi, group.stream_nice)
 
@@ -91,7 +92,7 @@ def limits(conf: Any) -> ProcessLimits:
 class Request:
     """What to stream: an export, as an image of a format.
 
-    :param algorithm: of the hash of the image; none for no hash
+    :param algorithm: of the hash of the image; None for no hash
     """
 
     source: export.Export
@@ -107,7 +108,7 @@ class Request:
                 *arguments.build(self._arguments())]
 
     def _arguments(self) -> arguments.Arguments:
-        """What the process is told."""
+        """The options of the process, as values."""
         packing, ahead = self.compression, self.source.ahead
         if packing.codec is None:
             packing = Compression(detect_zeroes=packing.detect_zeroes)
@@ -126,7 +127,7 @@ class Request:
             spool_reserve=ahead.spool.reserve, captured=ahead.captured)
 
 
-# The child finds this package where it was found here, be it installed or not.
+# The child imports this package from the same place, installed or not.
 _PACKAGES = str(pathlib.Path(nova_snapdriver.__file__).parent.parent)
 
 
@@ -135,15 +136,15 @@ def _environment() -> dict[str, str]:
     inherited = os.environ.get('PYTHONPATH')
     environment['PYTHONPATH'] = os.pathsep.join(
         [_PACKAGES] + ([inherited] if inherited else []))
-    # By default a thread has 64 MiB of address space for itself, too much for
-    # the limit that the process sets itself.
+    # By default each thread reserves an arena of 64 MiB, too much for the
+    # address space to which the process limits itself.
     environment['MALLOC_ARENA_MAX'] = '2'
     return environment
 
 
 def _pipe(reading: contextlib.ExitStack,
           writing: contextlib.ExitStack) -> tuple[int, int]:
-    """A pipe, and who closes each end of it."""
+    """Make a pipe whose ends are closed with these stacks."""
     read, write = os.pipe()
     reading.callback(os.close, read)
     writing.callback(os.close, write)
@@ -171,13 +172,13 @@ def _start(request: Request, data: int,
 class StreamProcess:
     """A running stream process; a context manager that ends it.
 
-    The pipes are plain file descriptors, read where the caller runs: in
-    eventlet mode that has to be a native thread.
+    The pipes are plain file descriptors, read in the caller's thread: in
+    eventlet mode that has to be a native one.
 
-    :param surveyed: called now and then while :attr:`length` is waited for,
-        if the disk is read before it is laid out
+    :param surveyed: called about once a second during a survey, while
+        :attr:`length` is waited for
     :raises StreamFailed: it could not be started
-    :raises EndedEarly: there is nothing to be read any more
+    :raises EndedEarly: the export was ended before the upload
     """
 
     def __init__(self, request: Request,
@@ -211,21 +212,21 @@ class StreamProcess:
         self.close()
 
     def kill(self) -> None:
-        """End the process, in the middle of whatever another thread reads.
+        """Kill the process, from another thread.
 
-        That thread sees a stream that is not whole.
+        The thread that reads from it gets StreamFailed.
         """
         self._process.kill()
 
     def close(self) -> None:
-        """End the process, whatever it does. Idempotent."""
+        """End the process and close its pipes. Idempotent."""
         self._release.close()
 
     def chunks(self) -> Iterator[memoryview]:
-        """The image's bytes, each chunk valid until the next is asked for.
+        """The image's bytes, each chunk valid until the next one.
 
-        :raises StreamFailed: the image is not whole. It is never cut short
-            without this.
+        :raises StreamFailed: the image is not whole; an iteration that ends
+            without this has given all of it
         """
         buffer = memoryview(bytearray(CHUNK_SIZE))
         length, received = self.length, 0
@@ -248,7 +249,7 @@ class StreamProcess:
     def length(self) -> int:
         """The length of the image in bytes, once the disk is mapped.
 
-        With compression that takes a pass over all of its data.
+        With compression, that takes a survey of all its data.
 
         :raises StreamFailed: the image could not be laid out
         """
@@ -259,7 +260,7 @@ class StreamProcess:
         return self._length
 
     def _event(self, expected: str) -> dict[str, Any]:
-        """The next event. Lines that are none are kept for the message."""
+        """The next event; other lines go into the message of an error."""
         noise = []
         while (line := self._line()) is not None:
             try:
@@ -282,7 +283,7 @@ class StreamProcess:
             self._surveyed(event['done'], event['all'])
 
     def _line(self) -> str | None:
-        """The next line of standard error; none at its end."""
+        """The next line of standard error; None at its end."""
         while b'\n' not in self._lines:
             more = os.read(self._status, _STATUS_BYTES)
             if not more:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""From an export into Glance: streamed, uploaded and verified."""
+"""Stream an export to a destination, and verify what arrived."""
 
 import contextlib
 import dataclasses
@@ -30,13 +30,13 @@ from nova_snapdriver.transfer import verify
 
 LOG = logging.getLogger(__name__)
 
-# Between two notes in the journal, for "nova-snapdriver list".
+# Between two updates of the journal, for "nova-snapdriver list".
 _NOTE_SECONDS = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the operator says.
+    """How to verify and report, from nova.conf.
 
     :param hashes: [snapdriver] verify
     :param progress_interval: seconds between two lines in the log
@@ -47,7 +47,7 @@ class Settings:
 
 
 class _Progress:
-    """Says now and then how far an upload is: in the log, in the journal."""
+    """Reports how far an upload is, in the log and in the journal."""
 
     def __init__(self, image_id: str, record: journal.Record,
                  interval: int) -> None:
@@ -98,14 +98,15 @@ def send(image: destination.Destination, metadata: dict[str, Any],
 
     Blocks in reads of pipes: in eventlet mode, call it in a native thread.
 
+    :param image: where it goes
     :param metadata: of the image, as Nova's image API takes it
     :param record: of the snapshot, where the progress is noted
-    :param watch: what may end it
+    :param watch: may cancel it
     :returns: the length of the image in bytes
     :raises StreamFailed: the disk could not be read
-    :raises UploadFailed: Glance did not take it (or one of Nova's exceptions,
-        see :meth:`nova_snapdriver.transfer.image.Image.upload`)
-    :raises VerifyFailed: Glance does not hold what was sent
+    :raises UploadFailed: the destination did not take it (or one of Nova's
+        exceptions, see :class:`nova_snapdriver.transfer.image.Image`)
+    :raises VerifyFailed: the destination does not hold what was sent
     """
     progress = _Progress(image.id, record, settings.progress_interval)
 
@@ -116,7 +117,7 @@ def send(image: destination.Destination, metadata: dict[str, Any],
           image_body.ImageBody(request, progress, note,
                                progress.surveyed) as body,
           watch.ending(image.cancel, body.cancel)):
-        # While the stream process maps the disk, or even surveys it.
+        # Meanwhile the stream process maps the disk, or surveys it.
         image.describe(metadata)
         faultpoint.reach('image.described')
         image.upload(body)
