@@ -17,9 +17,7 @@ import enum
 
 from nova.compute import power_state
 from nova_snapdriver import imagebackend
-
-# Formats that this driver can write; Nova also knows vmdk and vdi.
-IMAGE_FORMATS = frozenset(('qcow2', 'raw'))
+from nova_snapdriver.stream import formats
 
 _DISK_FORMATS = frozenset(('qcow2', 'raw'))
 _DISK_TYPES = frozenset(('file', 'block'))
@@ -151,7 +149,8 @@ def _not_ours(facts: Facts) -> str | None:
         return 'the disk is of type %s' % disk.source.type
     if disk.source.format not in _DISK_FORMATS:
         return 'the disk has the format %s' % disk.source.format
-    if facts.image_format not in IMAGE_FORMATS:
+    # Nova also knows vmdk and vdi.
+    if facts.image_format not in formats.FORMATS:
         return 'the image is to have the format %s' % facts.image_format
     return None
 

@@ -65,7 +65,7 @@ class ReadAhead:
     """
 
     def __init__(self, spool: Spool) -> None:
-        self._spool = spool
+        self.spool = spool
         # The order stays in this pipe, for a process that starts later.
         self._ordering, self._order = os.pipe()
         self._told, self._telling = os.pipe()
@@ -143,11 +143,9 @@ class ReadAhead:
     @property
     def inherited(self) -> tuple[int, ...]:
         """File descriptors that the process inherits besides standard ones."""
-        return (self._telling,)
+        return (self.captured,)
 
-    def arguments(self) -> list[str]:
-        """Arguments for the command line of the process."""
-        return ['--spool', self._spool.directory,
-                '--spool-limit', str(self._spool.limit),
-                '--spool-reserve', str(self._spool.reserve),
-                '--captured', str(self._telling)]
+    @property
+    def captured(self) -> int:
+        """Where the process writes its number once the disk is read."""
+        return self._telling

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The stream process: an NBD export in, the bytes of an image out.
+"""The stream process: read an NBD export, write an image of it.
 
 ``python -m nova_snapdriver.stream --socket PATH --export NAME --format F``
 
@@ -20,12 +20,11 @@ line: ``{"event": "survey", …}`` now and then if the disk is read twice,
 ``{"event": "done", …}`` or ``{"event": "error", …}``. An image is whole only
 if the process said done and ended with status 0.
 
-With ``--spool`` it runs ahead of whoever reads the image from the moment when
-its standard input can be read: what the pipe does not take is kept in a file.
-With ``--captured`` it says when the export is not needed any more.
+With ``--spool``, from the moment when standard input is readable, the export
+is read at its own speed: what standard output does not take is kept in a file.
+With ``--captured`` the process reports when it needs the export no more.
 """
 
-import argparse
 from collections.abc import Callable
 import contextlib
 import json
@@ -35,28 +34,28 @@ import sys
 import threading
 import time
 
-from nova_snapdriver.stream import codec
+from nova_snapdriver.stream import arguments as stream_arguments
 from nova_snapdriver.stream import compressed
 from nova_snapdriver.stream import extents
+from nova_snapdriver.stream import formats
 from nova_snapdriver.stream import image as stream_image
 from nova_snapdriver.stream import keep as stream_keep
 from nova_snapdriver.stream import nbd
 from nova_snapdriver.stream import pipeline
-from nova_snapdriver.stream import qcow2
-from nova_snapdriver.stream import qcow2_compressed
 from nova_snapdriver.stream import readahead
 from nova_snapdriver.stream import survey
 from nova_snapdriver.stream import throttle
 from oslo_utils import units
 
-# Of address space, most of which is libraries and the stacks of threads; what
-# is resident stays under 128 MiB.
+# Most of it is for libraries and the stacks of threads: resident memory stays
+# under 128 MiB.
 _ADDRESS_SPACE = units.Gi
 _OPEN_FILES = 64
 
-# A thread reserves 8 MiB for its stack by default; none of ours goes deep.
+# By default a thread reserves 8 MiB; no thread here nests deep.
 _STACK_BYTES = 512 * units.Ki
 
+# Between two survey events.
 _SURVEY_SECONDS = 1
 
 
@@ -74,50 +73,8 @@ def _say(event: str, **values: object) -> None:
     print(json.dumps({'event': event, **values}), file=sys.stderr, flush=True)
 
 
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog='python -m nova_snapdriver.stream')
-    parser.add_argument('--socket', required=True,
-                        help='unix socket of the NBD server')
-    parser.add_argument('--export', default='', help='name of the export')
-    parser.add_argument('--format', required=True,
-                        choices=sorted(stream_image.LAYOUTS),
-                        help='format of the image')
-    parser.add_argument('--hash', default='sha512', dest='algorithm',
-                        help='hash of the image, as hashlib names it, or '
-                             'none')
-    parser.add_argument('--compression', choices=sorted(codec.COMPRESSORS),
-                        help='of the clusters of a qcow2 image')
-    parser.add_argument('--threads', type=int, default=0,
-                        help='that compress; 0 for one on each CPU')
-    parser.add_argument('--keep-directory', metavar='PATH',
-                        help='where what was compressed first may be kept in '
-                             'a file without a name')
-    parser.add_argument('--keep-limit', type=int, default=0, metavar='BYTES',
-                        help='of that file and of memory; what was not kept '
-                             'is compressed again')
-    parser.add_argument('--detect-zeroes', action='store_true',
-                        help='read a disk that is all data once more, first, '
-                             'and leave out its zeros; qcow2 alone')
-    parser.add_argument('--stall-timeout', default=nbd.STALL_SECONDS,
-                        type=float, metavar='SECONDS',
-                        help='how long the server may take for an answer')
-    parser.add_argument('--bandwidth', type=int, default=0, metavar='BYTES',
-                        help='to read in a second at the most; 0 for no limit')
-    parser.add_argument('--spool', metavar='PATH',
-                        help='directory for a file without a name')
-    parser.add_argument('--spool-limit', type=int, default=-1, metavar='BYTES',
-                        help='of that file; negative for a share of what is '
-                             'free')
-    parser.add_argument('--spool-reserve', type=int, default=0,
-                        metavar='BYTES', help='that stay free')
-    parser.add_argument('--captured', type=int, metavar='DESCRIPTOR',
-                        help='where the process number is written once the '
-                             'export has been read')
-    return parser.parse_args(argv)
-
-
 def _progress() -> Callable[[int, int], None]:
-    """Says now and then how far a survey is."""
+    """Report how far a survey is, once a second."""
     last = time.monotonic()
 
     def progress(done: int, whole: int) -> None:
@@ -129,16 +86,7 @@ def _progress() -> Callable[[int, int], None]:
     return progress
 
 
-def _is_surveyed(arguments: argparse.Namespace,
-                 clusters: extents.ClusterMap) -> bool:
-    """Whether the disk is read before its image can be laid out."""
-    if arguments.format != 'qcow2':
-        return False
-    return bool(arguments.compression) or (
-        arguments.detect_zeroes and clusters.count() == clusters.clusters)
-
-
-def _outlet(arguments: argparse.Namespace) -> readahead.Outlet | None:
+def _outlet(arguments: stream_arguments.Arguments) -> readahead.Outlet | None:
     if arguments.spool is None:
         return None
     return readahead.Outlet(sys.stdout.fileno(), sys.stdin.fileno(),
@@ -146,7 +94,7 @@ def _outlet(arguments: argparse.Namespace) -> readahead.Outlet | None:
                             arguments.spool_reserve)
 
 
-def _source(arguments: argparse.Namespace, export: nbd.Client,
+def _source(arguments: stream_arguments.Arguments, export: nbd.Client,
             outlet: readahead.Outlet | None) -> pipeline.Source:
     source: pipeline.Source = export
     if outlet is not None:
@@ -156,38 +104,44 @@ def _source(arguments: argparse.Namespace, export: nbd.Client,
     return source
 
 
-def _tell_captured(arguments: argparse.Namespace) -> None:
-    """All has been read, also if not all has been sent."""
+def _report_captured(arguments: stream_arguments.Arguments) -> None:
+    """Say that the disk is read, although bytes may still be to be sent."""
     if arguments.captured is not None:
         os.write(arguments.captured, b'%d\n' % os.getpid())
 
 
-def _image(arguments: argparse.Namespace, export: nbd.Client,
-           source: pipeline.Source, keep: stream_keep.Keep,
-           check: Callable[[], None]) -> stream_image.Image:
-    """Lay out the image, after a survey if it takes one."""
+def _map(export: nbd.Client) -> extents.ClusterMap:
     clusters = extents.ClusterMap(export.size)
     for offset, length in export.data_extents():
         clusters.mark(offset, length)
-    if not _is_surveyed(arguments, clusters):
-        return stream_image.PlainImage(
-            stream_image.LAYOUTS[arguments.format](clusters))
+    return clusters
+
+
+def _image(arguments: stream_arguments.Arguments, export: nbd.Client,
+           source: pipeline.Source, keep: stream_keep.Keep,
+           check: Callable[[], None]) -> stream_image.Image:
+    """Lay out the image, after a survey if the format needs one."""
+    wanted, clusters = formats.FORMATS[arguments.format], _map(export)
+    codec = arguments.compression if wanted.compressed else None
+    zeroes = (wanted.sparse and arguments.detect_zeroes and
+              clusters.count() == clusters.clusters)
+    if codec is None and not zeroes:
+        return stream_image.PlainImage(wanted.plain(clusters))
     settings = survey.Settings(
-        arguments.compression,
-        arguments.threads or len(os.sched_getaffinity(0)))
+        codec, arguments.threads or len(os.sched_getaffinity(0)))
     found = survey.survey(source, clusters, settings, keep, check, _progress())
-    if settings.codec is None:
-        return stream_image.PlainImage(qcow2.Qcow2Layout(clusters))
-    return compressed.CompressedImage(
-        found, settings, keep,
-        qcow2_compressed.CompressedLayout(found, settings.codec))
+    if codec is None or wanted.compressed is None:
+        return stream_image.PlainImage(wanted.plain(found.clusters))
+    return compressed.CompressedImage(found, settings, keep,
+                                      wanted.compressed(found, codec))
 
 
-def _stream(arguments: argparse.Namespace) -> None:
+def _stream(arguments: stream_arguments.Arguments) -> None:
     outlet = _outlet(arguments)
     writer = pipeline.Writer(
         sys.stdout.fileno(),
-        None if arguments.algorithm == 'none' else arguments.algorithm,
+        (None if arguments.hash == stream_arguments.NO_HASH
+         else arguments.hash),
         outlet)
     with contextlib.ExitStack() as stack:
         export = stack.enter_context(
@@ -200,16 +154,16 @@ def _stream(arguments: argparse.Namespace) -> None:
         _say('layout', length=image.length, virtual_size=export.size)
         with writer:
             image.write(source, writer)
-            _tell_captured(arguments)
+            _report_captured(arguments)
     if writer.written != image.length:
         raise nbd.ExportError('wrote %d bytes where %d were laid out' %
                               (writer.written, image.length))
-    _say('done', length=writer.written, algorithm=arguments.algorithm,
+    _say('done', length=writer.written, algorithm=arguments.hash,
          digest=writer.digest)
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = _arguments(argv)
+    arguments = stream_arguments.parse(argv)
     _limit_self()
     threading.stack_size(_STACK_BYTES)
     try:

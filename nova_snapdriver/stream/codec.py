@@ -10,46 +10,47 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The compression of single clusters, as qcow2 has it."""
+"""Compress single clusters, as qcow2 has them."""
 
 from collections.abc import Callable
 import importlib.util
 import itertools
 import zlib
 
-# What gives most for its time: see "Compression" in the documentation.
+# The best ratio for its time: see "Compression" in the documentation.
 _LEVEL = 1
 
-# Raw deflate with a window of 2^12 bytes: QEMU's inflate() has no more.
+# Raw deflate with a window of 2^12 bytes: QEMU's inflate() takes no more.
 _WINDOW_BITS = -12
 
-# Deflate by zlib that takes longer than ISA-L's and is shorter: the first for
-# 228 of 252 clusters of programs, texts and noise, the other for the rest.
+# Levels and strategies of zlib that take longer than ISA-L and give less: the
+# first did for 228 of 252 clusters of programs, texts and noise, the second
+# for the rest.
 _TIGHT = ((6, zlib.Z_DEFAULT_STRATEGY), (9, zlib.Z_FILTERED))
 
-# What the same cluster may differ by when it is compressed again: a part of
-# its length. Seen were 3 bytes of 7600, in one of some 20000 clusters.
+# The length of a cluster that is compressed again may differ by a 16th. Seen
+# were 3 bytes of 7600, in one of some 20000 clusters.
 _TOLERANCE = 16
 
 Compress = Callable[[memoryview], bytes]
 
 
 def missing(codec: str) -> str | None:
-    """What a codec cannot do without on this host, in words."""
+    """What this host lacks for a codec, in words; None if nothing."""
     if codec == 'zstd' and importlib.util.find_spec('zstandard') is None:
         return 'the Python package zstandard'
     return None
 
 
 def slow(codec: str) -> str | None:
-    """What a codec is much slower without on this host, in words."""
+    """What this host lacks for a fast codec, in words; None if nothing."""
     if codec == 'zlib' and importlib.util.find_spec('isal') is None:
         return 'the Python package isal'
     return None
 
 
 def zlib_compressor() -> Compress:
-    """Deflate: by ISA-L where there is one, six times as fast as zlib."""
+    """Deflate, by ISA-L where it is installed: six times as fast as zlib."""
     try:
         from isal import isal_zlib
     except ImportError:
@@ -59,13 +60,13 @@ def zlib_compressor() -> Compress:
 
 
 def zstd_compressor() -> Compress:
-    """Zstandard, a frame a cluster."""
+    """Zstandard, one frame for each cluster."""
     import zstandard
     compressor = zstandard.ZstdCompressor(level=_LEVEL)
     return lambda content: bytes(compressor.compress(content))
 
 
-# Each makes one for one thread: they keep a state.
+# Each makes a compressor for one thread: a compressor keeps state.
 COMPRESSORS: dict[str, Callable[[], Compress]] = {
     'zlib': zlib_compressor,
     'zstd': zstd_compressor,
@@ -74,14 +75,14 @@ COMPRESSORS: dict[str, Callable[[], Compress]] = {
 
 def fitted(codec: str, cluster: memoryview, packed: bytes,
            length: int) -> bytes | None:
-    """What takes the place of a cluster that was compressed before.
+    """Bring a cluster to the compressed length that the survey found.
 
-    ISA-L does not make the same of the same bytes each time, though there is
-    a place for what it made at first. Deflate may be followed by zeros.
+    ISA-L does not always make the same of the same bytes, and the image has
+    room for the surveyed length alone. Zeros may follow a deflate stream.
 
-    :param packed: what was made of it now; empty if it did not shrink
-    :param length: bytes that there were then
-    :returns: ``length`` bytes; none if the cluster is another one
+    :param packed: the cluster as compressed now; empty if it did not shrink
+    :param length: bytes that it took in the survey
+    :returns: ``length`` bytes; None if the cluster holds other data
     """
     if len(packed) == length:
         return packed

@@ -10,12 +10,13 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The second pass of a compressed image: written as it was surveyed."""
+"""Write a compressed image: the second pass, after the survey."""
 
 import dataclasses
 
 from nova_snapdriver.stream import codec as stream_codec
 from nova_snapdriver.stream import compressor
+from nova_snapdriver.stream import extents
 from nova_snapdriver.stream import keep as stream_keep
 from nova_snapdriver.stream import nbd
 from nova_snapdriver.stream import pipeline
@@ -25,12 +26,13 @@ from nova_snapdriver.stream import survey
 
 @dataclasses.dataclass(frozen=True)
 class CompressedImage:
-    """A qcow2 image of a disk, compressed.
+    """A compressed image of a surveyed disk.
 
-    :param keep: what the survey has kept; the rest is compressed again
+    :param keep: the compressed clusters that the survey has kept; the others
+        are compressed again
     """
 
-    found: survey.Found
+    found: extents.SurveyedMap
     settings: survey.Settings
     keep: stream_keep.Keep
     layout: qcow2_compressed.CompressedLayout
@@ -42,8 +44,8 @@ class CompressedImage:
     def write(self, source: pipeline.Source, writer: pipeline.Writer) -> None:
         """Send the image.
 
-        :raises ExportError: the source failed, or it does not hold still
-        :raises PipeClosed: nobody reads the image any more
+        :raises ExportError: the source failed, or its data have changed
+        :raises PipeClosed: the reader of the image is gone
         """
         reader = pipeline.Reader(source, writer)
         reader.run(self.layout.segments())
@@ -56,7 +58,7 @@ class CompressedImage:
 
     def _again(self, source: pipeline.Source, writer: pipeline.Writer,
                filler: pipeline.Filler) -> None:
-        """Compress what was not kept."""
+        """Compress the clusters that were not kept."""
         sizes = filter(None, self.found.sizes)
         for _ in range(self.keep.clusters):
             next(sizes)
@@ -79,7 +81,7 @@ class CompressedImage:
 
 def _fitted(codec: str, offset: int, cluster: memoryview,
             content: compressor.Packed, length: int) -> bytes:
-    """:raises ExportError: a cluster is not the one that the survey had"""
+    """:raises ExportError: the cluster held other data in the survey"""
     if content is not compressor.ZEROS:
         found = stream_codec.fitted(codec, cluster, content, length)
         if found is not None:

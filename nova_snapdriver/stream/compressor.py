@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Clusters compressed by several threads, in the order of the disk."""
+"""Compress clusters in several threads, in the order of the disk."""
 
 import collections
 from collections.abc import Callable
@@ -25,33 +25,34 @@ from nova_snapdriver.stream import codec as stream_codec
 from nova_snapdriver.stream import extents
 from nova_snapdriver.stream import pipeline
 
-# A cluster that saves less than a page is not worth the time of everybody who
-# reads the image.
+# To save less than a page is not worth the time that each reader of the image
+# spends on the cluster.
 _MIN_SAVED = 4096
 MAX_PACKED = extents.CLUSTER_SIZE - _MIN_SAVED
 
-# One connection to an export does not feed more.
+# One NBD connection does not feed more.
 MAX_THREADS = pipeline.BUFFERS
 
 # A bytearray, and on the left: it compares itself with a memoryview by
 # memcmp(); bytes, and the memoryview itself, go byte by byte.
 _ZEROS = bytearray(extents.CLUSTER_SIZE)
 
+# A compressed cluster, or one of these: all zeros, or not worth compressing.
+Packed = bytes | None
 ZEROS = None
 PLAIN = b''
-# A cluster: compressed, or one of these two.
-Packed = bytes | None
 
 
 class Compressor:
-    """Takes what a :class:`pipeline.Reader` reads, gives compressed clusters.
+    """A sink that compresses what a :class:`pipeline.Reader` reads.
 
-    Not more is on the way than the reader has buffers: one is free again when
-    the clusters in it have been given on.
+    It holds no more than the reader's buffers: each is free again when the
+    clusters in it have been given on.
 
-    :param codec: a name of codec.COMPRESSORS, or none to look for zeros only
-    :param give: gets a block of the disk and the clusters in it, compressed
-    :param check: raises when all of it has no use any more
+    :param codec: a name of codec.COMPRESSORS; None to look for zeros only
+    :param give: called with a block and the compressed clusters in it, in the
+        order of the disk
+    :param check: raises if the image is not wanted any more
     """
 
     def __init__(self, codec: str | None, threads: int,
@@ -85,7 +86,7 @@ class Compressor:
             (block, self._pool.submit(self._pack, block.content)))
 
     def drain(self) -> None:
-        """Give on all that was put."""
+        """Give on all blocks."""
         while self._blocks:
             self._next()
 
@@ -96,9 +97,10 @@ class Compressor:
         self._buffers.append(block.buffer)
 
     def buffer(self, wait: bool) -> memoryview:
-        """A free buffer; gives on what is ready, or the first if it must.
+        """A free buffer, after giving on what is compressed.
 
-        :raises queue.Empty: there is none yet, and it must not wait
+        :param wait: wait for the first block if no buffer is free
+        :raises queue.Empty: no buffer is free, and it does not wait
         """
         while self._blocks and self._blocks[0][1].done():
             self._next()
@@ -116,7 +118,7 @@ class Compressor:
         return [_packed(cluster, compress) for cluster in clusters(content)]
 
     def _compressor(self) -> stream_codec.Compress | None:
-        """The one of this thread."""
+        """The compressor of this thread; None to look for zeros only."""
         if self._codec is None:
             return None
         if not hasattr(self._local, 'compress'):
@@ -126,7 +128,7 @@ class Compressor:
 
 
 class _Free:
-    """The buffers, as a reader gets them: by way of what gives on."""
+    """The free buffers of a compressor, as a reader takes them."""
 
     def __init__(self, compressor: Compressor) -> None:
         self._compressor = compressor
@@ -139,7 +141,7 @@ class _Free:
 
 
 def clusters(content: memoryview) -> Iterator[memoryview]:
-    """Those of a block. One in which the disk ends is whole in the image."""
+    """The clusters of a block; a partial one at the disk's end is padded."""
     for at in range(0, len(content), extents.CLUSTER_SIZE):
         cluster = content[at:at + extents.CLUSTER_SIZE]
         short = extents.CLUSTER_SIZE - len(cluster)

@@ -17,7 +17,10 @@ the disk is. A list of extents is smaller for a tidy disk and has no bound for
 an untidy one.
 """
 
+import array
 from collections.abc import Iterator
+import dataclasses
+import itertools
 import re
 
 CLUSTER_SIZE = 64 * 1024
@@ -61,7 +64,7 @@ class ClusterMap:
         self._bits = bytearray(-(-self.clusters // 8))
 
     def mark(self, offset: int, length: int) -> None:
-        """Say that a range of bytes holds data.
+        """Mark a range of bytes as data.
 
         The start is floored to a cluster and the end is ceiled: a cluster
         that holds one byte of data is data.
@@ -87,9 +90,9 @@ class ClusterMap:
             self._bits[tail] |= high
 
     def clear(self, cluster: int) -> None:
-        """Say that a cluster reads as zeros after all.
+        """Mark a cluster as zeros.
 
-        Also while ``runs()`` is iterated, for a cluster it has been past.
+        Allowed while ``runs()`` is iterated, for a cluster behind it.
         """
         self._bits[cluster // 8] &= ~(1 << cluster % 8)
 
@@ -104,7 +107,7 @@ class ClusterMap:
         """The runs of data clusters, as (first, end), in order.
 
         :param first: cluster to begin at, a multiple of 8
-        :param end: cluster to end before, a multiple of 8; none for the last
+        :param end: cluster to end before, a multiple of 8; None for all
         """
         stop = len(self._bits) if end is None else end // 8
         begun = ended = -1
@@ -145,3 +148,28 @@ class ClusterMap:
             piece = bits[at:at + step]
             if _EMPTY[:len(piece)] != piece:
                 yield group
+
+
+@dataclasses.dataclass(frozen=True)
+class SurveyedMap:
+    """The data clusters of a disk, and how long each is when compressed.
+
+    :param clusters: those which hold something other than zeros
+    :param sizes: of each of these in order: bytes if it is to be compressed,
+        0 if it is to stay as it is. Two bytes for 64 KiB, or 32 MiB for 1 TiB
+        of data
+    """
+
+    clusters: ClusterMap
+    sizes: 'array.array[int]'
+
+    def runs(self, packed: bool) -> Iterator[tuple[int, int]]:
+        """The runs of clusters of one kind, as (first, end), in order."""
+        sizes = iter(self.sizes)
+        for first, end in self.clusters.runs():
+            kinds = map(bool, itertools.islice(sizes, end - first))
+            for kind, group in itertools.groupby(kinds):
+                count = sum(1 for _ in group)
+                if kind is packed:
+                    yield first, first + count
+                first += count

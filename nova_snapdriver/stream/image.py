@@ -10,24 +10,17 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is sent: the layouts by format, and an image in one of them."""
+"""An image as the process sends it."""
 
 import dataclasses
 from typing import Protocol
 
 from nova_snapdriver.stream import layout
 from nova_snapdriver.stream import pipeline
-from nova_snapdriver.stream import qcow2
-from nova_snapdriver.stream import raw
-
-LAYOUTS: dict[str, type[layout.Layout]] = {
-    'qcow2': qcow2.Qcow2Layout,
-    'raw': raw.RawLayout,
-}
 
 
 class Image(Protocol):
-    """What is sent."""
+    """An image that is laid out."""
 
     @property
     def length(self) -> int:
@@ -39,7 +32,7 @@ class Image(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class PlainImage:
-    """An image with the disk's bytes as they are."""
+    """An image that holds the disk's bytes as they are."""
 
     layout: layout.Layout
 

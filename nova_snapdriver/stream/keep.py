@@ -10,17 +10,17 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the first pass has compressed, kept for the second one.
+"""Keep the clusters that a survey has compressed until they are written.
 
-In memory first, then in a file without a name. What does not fit is no error:
-it is compressed again.
+In memory first, then in a temporary file. Clusters that do not fit are
+compressed again.
 """
 
 from collections.abc import Iterator
-import contextlib
 import os
 import tempfile
 import types
+from typing import BinaryIO
 from typing import Self
 
 from nova_snapdriver.stream import writeback
@@ -33,16 +33,16 @@ _CHUNK = units.Mi
 class Keep:
     """The first compressed clusters of a disk, one after the other.
 
-    :param directory: where the file is made that takes what is too much for
-        memory; none for no file
-    :param limit: bytes that it keeps at the most
+    :param directory: for the temporary file, which takes what is beyond 32
+        MiB; None for no file
+    :param limit: maximum size of all that is kept, in bytes
     """
 
     def __init__(self, directory: str | None, limit: int) -> None:
         self._directory = directory
         self._limit = limit
         self._memory = bytearray()
-        self._file: int | None = None
+        self._file: BinaryIO | None = None
         self._writeback: writeback.Writeback | None = None
         self._full = False
         self.clusters = 0
@@ -57,13 +57,13 @@ class Keep:
         if self._writeback is not None:
             self._writeback.close()
         if self._file is not None:
-            os.close(self._file)
+            self._file.close()
             self._file = None
 
     def append(self, content: bytes) -> None:
         """Keep a cluster, unless one before it was not kept.
 
-        :raises OSError: the disk has lost what was kept
+        :raises OSError: kept clusters could not be written to the disk
         """
         if self._full or self.length + len(content) > self._limit:
             self._full = True
@@ -77,35 +77,25 @@ class Keep:
         self.length += len(content)
 
     def _written(self, content: bytes) -> bool:
+        if self._directory is None:
+            return False
         try:
             if self._file is None:
-                self._file = self._open()
-            count = os.write(self._file, content)
+                self._file = tempfile.TemporaryFile(dir=self._directory,
+                                                    buffering=0)
+            count = os.write(self._file.fileno(), content)
         except OSError:
-            return False                # no room, or not allowed to
+            return False                # no room, or no permission
         if self._writeback is None:
-            self._writeback = writeback.Writeback(self._file)
+            self._writeback = writeback.Writeback(self._file.fileno())
         self._writeback.wrote(self.length - len(self._memory), count)
         # A short write ends what is kept, and the rest is not read.
         return count == len(content)
 
-    def _open(self) -> int:
-        """A file of ours alone, which goes with this process."""
-        if self._directory is None:
-            raise FileNotFoundError('no directory for it')
-        file, name = -1, ''
-        with contextlib.suppress(OSError):
-            return os.open(self._directory,
-                           os.O_TMPFILE | os.O_RDWR | os.O_EXCL, 0o600)
-        # Some network file systems cannot do that.
-        file, name = tempfile.mkstemp(dir=self._directory)
-        os.unlink(name)
-        return file
-
     def chunks(self) -> Iterator[memoryview]:
-        """All that is kept, in order, and only once.
+        """The kept bytes, in order. Once: the file is freed on the way.
 
-        :raises OSError: it cannot be read any more
+        :raises OSError: they could not be written to the disk, or read
         """
         if self._writeback is not None:
             self._writeback.check()
@@ -116,11 +106,11 @@ class Keep:
         buffer = memoryview(bytearray(_CHUNK))
         while at < end:
             assert self._file is not None
-            count = os.preadv(self._file, [buffer], at)
+            count = os.preadv(self._file.fileno(), [buffer], at)
             if not count:
                 raise OSError('the kept clusters end at %d of %d bytes' %
                               (at, end))
             count = min(count, end - at)
-            writeback.free(self._file, at, count)
+            writeback.free(self._file.fileno(), at, count)
             yield buffer[:count]
             at += count

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What an image is made of, in the order in which it is sent.
+"""The parts of an image, in the order in which they are sent.
 
 A layout knows the exact length of the image before its first byte, and gives
 the image as segments: metadata as bytes, ranges to read from the disk, zeros.

@@ -10,10 +10,25 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A read-only NBD export, through libnbd.
+"""Map and read a read-only NBD export, through libnbd.
 
-Source: the NBD protocol's description, "Block status" and "base:allocation",
-and libnbd(3).
+A reply need not have the shape of its request (d: data, z: reads as zeros)::
+
+    block status of     |---------------------------|
+      short             |ddddddd|zzzzzz|               asked on from here
+      long              |ddddddd|zzzzzzzzzzzzzzzzzzzzzzzzz:zzz|
+                                          end of the disk ^ cut there
+      merged            |ddddddddddddddd|zzzzzzzzzzz|  the same cluster map,
+      split             |ddddddd|ddddddd|zzzzz|zzzzz|  either way
+
+    read of             |---------------------------|
+      in pieces         |--2--|------3------|---1---|  whole, in any order
+      short             |--1--|             |---2---|  EPROTO
+      overlapping       |---------1-------|
+                                     |-------2------|  EPROTO
+
+Source: the NBD protocol's description, "Block status", "Structured replies"
+and "base:allocation", and libnbd(3).
 """
 
 from collections.abc import Callable
@@ -29,22 +44,20 @@ from oslo_utils import units
 
 CONTEXT = 'base:allocation'
 
-# The flag that decides: it reads as zeros. A hole without it may read as
-# anything, and with a backing file it reads as what the backing file has.
+# The flag that decides: the range reads as zeros. A hole without it may read
+# as anything; with a backing file, as what that has there.
 _STATE_ZERO = 1 << 1
 
 # NBD lengths are 32 bits wide; a power of two keeps every request aligned.
 _STATUS_STEP = units.Gi
 
-# How long the server may take for an answer, however busy it seems meanwhile:
-# one that sends a byte now and then is no better than one that is silent.
-STALL_SECONDS = 300
 _POLL_MS = 1000
 
-# How often that for the whole map, of which each answer may be very short.
+# The whole map may take so many stall timeouts: each reply may be very short.
 _MAP_STALLS = 12
 
-# A bit for each cluster of this is half of what the process may take.
+# One bit for each cluster of it takes 512 MiB, half of the address space that
+# the process has.
 MAX_SIZE = 256 * units.Ti
 
 
@@ -57,19 +70,19 @@ class Client:
 
     :param socket: path of the unix socket
     :param name: name of the export
-    :param stall_seconds: how long it may take for an answer
+    :param stall_seconds: how long the server may take for a reply
     :raises ExportError: it is not there, or not read-only, or too large
     """
 
     def __init__(self, socket: str, name: str,
-                 stall_seconds: float = STALL_SECONDS) -> None:
-        # Imported late: what only wants the rest of this package (and the
-        # machine that runs its unit tests) need not have the binding.
+                 stall_seconds: float) -> None:
+        # Imported late: only what reads an export needs the binding, which is
+        # not on PyPI.
         import nbd
         self._nbd: Any = nbd
         self._handle: Any = nbd.NBD()
         self._stall_seconds = stall_seconds
-        # When a read was asked for, or was there, the last time.
+        # When a read was last requested or completed.
         self._moved = time.monotonic()
         try:
             self._connect(socket, name)
@@ -78,7 +91,7 @@ class Client:
             read_only: bool = self._handle.is_read_only()
         except nbd.Error as ex:
             raise ExportError('cannot open export %r at %s: %s' % (
-                name, socket, ex.string or 'the server makes no sense'
+                name, socket, ex.string or 'the server breaks the protocol'
             )) from ex
         if not read_only:
             raise ExportError('export %r at %s is writable' % (name, socket))
@@ -88,8 +101,8 @@ class Client:
 
     def _connect(self, socket: str, name: str) -> None:
         # Zeroing each buffer before it is read into is a whole pass over the
-        # memory. It guards those who use the contents of a read that failed
-        # (CVE-2022-0485); here a read that failed ends the stream.
+        # memory. It protects callers that use what a failed read has left
+        # (CVE-2022-0485); here a failed read ends the stream.
         self._handle.set_pread_initialize(False)
         self._handle.set_export_name(name)
         self._handle.add_meta_context(CONTEXT)
@@ -97,9 +110,9 @@ class Client:
         self._until(lambda: not self._handle.aio_is_connecting())
 
     def _until(self, done: Callable[[], bool]) -> None:
-        """Let the connection work until something is done.
+        """Run the connection until a condition holds.
 
-        :raises ExportError: it takes longer than the server has
+        :raises ExportError: the server takes longer than it may
         """
         end = time.monotonic() + self._stall_seconds
         while not done():
@@ -121,15 +134,15 @@ class Client:
             # Without waiting for the server to hang up, as shutdown() would.
             self._handle.aio_disconnect(0)
         except self._nbd.Error:
-            # The server is gone; all that was read was checked when read.
+            # The server is gone; each read was checked when it was done.
             pass
 
     def data_extents(self) -> Iterator[tuple[int, int]]:
         """The ranges that may hold data, as (offset, length) in bytes.
 
-        Without block status from the server, all of the disk is one range.
+        Without block status from the server, the disk is one range.
 
-        :raises ExportError: the server failed, or gave a map with no sense
+        :raises ExportError: the server failed, or gives no whole map in time
         """
         if not self._mapped:
             if self.size:
@@ -143,15 +156,15 @@ class Client:
                 raise ExportError('the map of the disk is not complete after '
                                   '%d s' % seconds)
             for length, flags in self._status(offset):
-                # The last extent may reach past what was asked for.
+                # A long reply may pass the end of the disk.
                 length = min(length, self.size - offset)
                 if not flags & _STATE_ZERO:
                     yield offset, length
                 offset += length
 
     def _status(self, offset: int) -> Iterator[tuple[int, int]]:
-        # As it comes: an answer may have millions, and a pair for each would
-        # be most of the memory that there is.
+        # As libnbd gives them: a reply may have millions of extents, and a
+        # tuple for each would take most of the memory.
         found: list[list[int]] = []
 
         def extent(context: str, at: int, entries: list[int],
@@ -170,20 +183,20 @@ class Client:
                               (offset, ex.string)) from ex
         words = itertools.chain.from_iterable(found)
         if not found or not all(itertools.islice(words, 0, None, 2)):
-            raise ExportError('block status at %d says nothing' % offset)
+            raise ExportError('block status at %d covers nothing' % offset)
         words = itertools.chain.from_iterable(found)
         return zip(words, words)
 
     def read(self, buffer: memoryview, offset: int,
              done: Callable[[int], None]) -> None:
-        """Ask for a range; :meth:`wait` calls ``done`` when it is there.
+        """Request a range; :meth:`wait` calls ``done`` when it is read.
 
         :param buffer: filled with ``len(buffer)`` bytes
-        :param done: gets 0, or the error number of the read
+        :param done: called with 0, or with the errno of the read
         :raises ExportError: the request cannot be sent
         """
-        # libnbd 1.14 is content with an answer that has not all of the range,
-        # and the buffer still has what was read into it before.
+        # libnbd 1.14 accepts a reply with a part of the range alone, and the
+        # rest of the buffer still holds what was read into it before.
         pieces: list[tuple[int, int]] = []
 
         def received(content: Any, at: int, status: int, error: Any) -> int:
@@ -208,8 +221,8 @@ class Client:
     def wait(self) -> None:
         """Let requests make progress, for about a second at most.
 
-        :raises ExportError: the connection died, or the server has not come
-            to the end of a read for as long as it may take
+        :raises ExportError: the connection died, or no read was completed
+            for as long as the server may take
         """
         try:
             self._handle.poll(_POLL_MS)
@@ -221,7 +234,7 @@ class Client:
 
 
 def _cover(pieces: list[tuple[int, int]], offset: int, length: int) -> bool:
-    """Whether pieces, as (offset, length), are a range and nothing twice."""
+    """Whether pieces, as (offset, length), cover a range exactly once."""
     at = offset
     for begin, size in sorted(pieces):
         if begin != at:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""From an export to a pipe: read ahead, in order, with a bound on memory."""
+"""Read an export ahead, in bounded memory, and write it to a pipe."""
 
 import collections
 from collections.abc import Callable
@@ -31,8 +31,8 @@ from nova_snapdriver.stream import readahead
 from oslo_utils import units
 
 # Measured: 256 KiB to 1 MiB a request and 8 to 16 of them in flight beat both
-# smaller and larger ones. The buffers are made once and used again: a fresh
-# one for each request costs two to three times the throughput.
+# smaller and larger ones. The buffers are made once and used again: with a new
+# one for each request, throughput falls to a half or a third.
 REQUEST_SIZE = 512 * units.Ki
 BUFFERS = 16
 
@@ -40,11 +40,11 @@ _ZEROS = readahead.ZEROS
 
 
 class Source(Protocol):
-    """What the pipeline reads from, see :class:`nbd.Client`."""
+    """What a :class:`Reader` reads; see :class:`nbd.Client`."""
 
     def read(self, buffer: memoryview, offset: int,
              done: Callable[[int], None]) -> None:
-        """Ask for a range."""
+        """Request a range."""
 
     def wait(self) -> None:
         """Let requests make progress."""
@@ -52,57 +52,60 @@ class Source(Protocol):
 
 @dataclasses.dataclass
 class Block:
-    """Bytes of the image, in their place in the order.
+    """Bytes of the image, or repeated ones.
 
-    :param offset: their place on the disk, if they were read from there
+    :param buffer: to be returned once they are written; None if they are not
+        in a buffer
+    :param offset: where they are on the disk, if they are read from it
+    :param error: errno of the read, 0 if it succeeded; None until it is done
     """
 
     content: memoryview
     repeat: int = 1
     buffer: memoryview | None = None
     offset: int = 0
-    error: int | None = 0               # none while it is being read
+    error: int | None = 0
 
     def done(self, error: int) -> None:
         self.error = error
 
 
 class Buffers(Protocol):
-    """Where buffers come from, and go back to."""
+    """A pool of buffers."""
 
     def get(self, block: bool) -> memoryview:
-        """A free one.
+        """Take a free buffer.
 
-        :raises queue.Empty: there is none, and it was not to block
+        :raises queue.Empty: there is none, and ``block`` is false
         """
 
     def put(self, buffer: memoryview) -> None:
-        """Give one back."""
+        """Return a buffer."""
 
 
 class Sink(Protocol):
-    """What a reader hands blocks to; it frees their buffers.
+    """What takes a reader's blocks, and returns their buffers.
 
-    The blocks of the disk alone, if it is no :class:`Writer`.
+    Only a :class:`Writer` is given other blocks than those of the disk.
     """
 
     @property
     def free(self) -> Buffers:
-        """The buffers that nobody uses."""
+        """The buffers that are not in use."""
 
     def put(self, block: Block) -> None:
         """Take the next block."""
 
     def check(self) -> None:
-        """:raises PipeClosed: there is no use in going on"""
+        """:raises PipeClosed: the reader of the image is gone"""
 
 
 class PipeClosed(Exception):
-    """Nobody reads the image any more."""
+    """The reader of the image is gone."""
 
 
 class _NoHash:
-    """Instead of a hash where nobody compares it: that is most of the CPU."""
+    """In place of a hash that is not compared: it takes most of the CPU."""
 
     def update(self, content: memoryview) -> None:
         pass
@@ -115,8 +118,8 @@ class Writer:
     """Hashes blocks and writes them to a pipe, in a thread of its own.
 
     :param pipe: file descriptor, blocking
-    :param algorithm: name of a hash of hashlib; none for no hash
-    :param outlet: of the pipe, if there is more to it than to write to it
+    :param algorithm: name of a hash of hashlib; None for no hash
+    :param outlet: writes to the pipe instead, and can run ahead of its reader
     """
 
     def __init__(self, pipe: int, algorithm: str | None,
@@ -137,8 +140,8 @@ class Writer:
     def __exit__(self, exc_type: type[BaseException] | None,
                  exc: BaseException | None,
                  traceback: types.TracebackType | None) -> None:
-        # After an error the thread may sit in a write to a pipe that is full:
-        # it is a daemon, and the process ends with the error.
+        # After an error the thread may be stuck in a write to a full pipe: it
+        # is a daemon thread, and the process ends with the error.
         self._blocks.put(None)
         if exc is None:
             self._thread.join()
@@ -197,9 +200,9 @@ class Writer:
 
 
 class Filler:
-    """Gives a writer small pieces by way of its own buffers.
+    """Collects small pieces in a writer's own buffers.
 
-    So they need no memory of their own, and leave as few large writes.
+    So they need no memory beyond these, and leave in few large writes.
     """
 
     def __init__(self, writer: Writer) -> None:
@@ -208,7 +211,7 @@ class Filler:
         self._used = 0
 
     def add(self, content: memoryview) -> None:
-        """:raises PipeClosed: nobody reads the image any more"""
+        """:raises PipeClosed: the reader of the image is gone"""
         while content:
             if self._buffer is None:
                 self._buffer = self._writer.free.get(True)
@@ -220,9 +223,9 @@ class Filler:
                 self.flush()
 
     def flush(self) -> None:
-        """Give on what there is.
+        """Give the writer what is collected.
 
-        :raises PipeClosed: nobody reads the image any more
+        :raises PipeClosed: the reader of the image is gone
         """
         self._writer.check()
         if self._buffer is not None:
@@ -249,7 +252,7 @@ class Reader:
         """Send all segments.
 
         :raises ExportError: the source failed
-        :raises PipeClosed: nobody reads the image any more
+        :raises PipeClosed: the reader of the image is gone
         """
         for segment in segments:
             if isinstance(segment, layout.Read):
@@ -272,8 +275,8 @@ class Reader:
             self._source.read(content, offset, block.done)
 
     def _copy(self, content: memoryview) -> None:
-        # Not as it is: the tables of a large disk would pile up in memory
-        # before a slow reader of the pipe.
+        # By way of the buffers, which are bounded: the tables of a large disk
+        # would pile up in memory while the pipe's reader is slow.
         for at in range(0, len(content), REQUEST_SIZE):
             piece, buffer = content[at:at + REQUEST_SIZE], self._buffer()
             buffer[:len(piece)] = piece
@@ -290,7 +293,7 @@ class Reader:
         while True:
             self._hand_over()
             try:
-                # With nothing in flight it is the writer that has them all.
+                # With no read in flight, the writer holds all of them.
                 return self._writer.free.get(block=not self._window)
             except queue.Empty:
                 self._wait()

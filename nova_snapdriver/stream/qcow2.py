@@ -56,7 +56,7 @@ def _padded(content: bytes) -> bytes:
 
 
 def big_endian(values: 'array.array[int]') -> bytes:
-    """The values as the format has them; swaps them in place."""
+    """The values as bytes; an array may be swapped in place."""
     if sys.byteorder == 'little':
         values.byteswap()
     return values.tobytes()
@@ -69,10 +69,10 @@ def _offsets(first_cluster: int, count: int) -> range:
 
 
 class Qcow2Layout:
-    """A qcow2 image of a disk that holds just the clusters with data.
+    """A qcow2 image of a disk that allocates only the clusters with data.
 
     :param clusters: the disk's map, in clusters of 64 KiB
-    :param stored: clusters that the data take in the image; none for one each
+    :param stored: host clusters that the data take; None for one each
     """
 
     def __init__(self, clusters: extents.ClusterMap,
@@ -122,7 +122,7 @@ class Qcow2Layout:
         """The header.
 
         :param incompatible: feature bits that a reader has to know
-        :param fields: those which follow the last one of every version 3
+        :param fields: what follows the 104 bytes of every version 3 header
         """
         return _HEADER.pack(
             _MAGIC, _VERSION,
@@ -149,7 +149,7 @@ class Qcow2Layout:
             yield one * REFCOUNTS_PER_BLOCK
         if rest:
             yield _padded(one * rest)
-        # Growing for its own clusters may leave a block with nothing in it.
+        # Growing for its own clusters may leave a block that is empty.
         for _ in range(self._blocks - full - bool(rest)):
             yield bytes(CLUSTER_SIZE)
 

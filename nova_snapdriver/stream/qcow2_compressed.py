@@ -26,9 +26,9 @@ import array
 from collections.abc import Iterator
 import itertools
 
+from nova_snapdriver.stream import extents
 from nova_snapdriver.stream import layout
 from nova_snapdriver.stream import qcow2
-from nova_snapdriver.stream import survey
 
 # An entry of a compressed cluster: this bit, no COPIED bit, the number of
 # sectors that it reaches into beyond its first, and the place of its first
@@ -36,14 +36,14 @@ from nova_snapdriver.stream import survey
 _COMPRESSED = 1 << 62
 _SECTORS_SHIFT = 62 - (qcow2.CLUSTER_BITS - 8)
 
-# A reader has to look at the header's field for the type of compression. zlib
-# is what it is without that field.
+# Set where the header has a field for the type of compression; without one the
+# type is zlib.
 _TYPE_IS_NOT_ZLIB = 1 << 3
 _TYPE_FIELDS = {'zlib': b'', 'zstd': (1).to_bytes() + bytes(7)}
 
 
 class CompressedLayout(qcow2.Qcow2Layout):
-    """A qcow2 image of a disk, as a survey has found it.
+    """A compressed qcow2 image of a surveyed disk.
 
     ``segments()`` ends where the compressed clusters begin: ``packed`` bytes
     of them and ``padding`` zero bytes make it whole.
@@ -51,12 +51,12 @@ class CompressedLayout(qcow2.Qcow2Layout):
     :param codec: ``zlib`` or ``zstd``
     """
 
-    def __init__(self, found: survey.Found, codec: str) -> None:
+    def __init__(self, found: extents.SurveyedMap, codec: str) -> None:
         self._found = found
         self._type = _TYPE_FIELDS[codec]
         self._plain = found.sizes.count(0)
         self.packed = sum(found.sizes)
-        # A reader reads whole sectors.
+        # Programs that read the image read whole sectors.
         self.padding = -self.packed % qcow2.CLUSTER_SIZE
         stored = self._plain + qcow2.ceil_div(self.packed, qcow2.CLUSTER_SIZE)
         super().__init__(found.clusters, stored)
@@ -103,7 +103,7 @@ class CompressedLayout(qcow2.Qcow2Layout):
         return self._found.runs(packed=False)
 
     def rest(self, count: int) -> Iterator[layout.Read]:
-        """What to read for the compressed clusters but the first ``count``."""
+        """The ranges of all compressed clusters but the first ``count``."""
         size = self._map.disk_size
         for first, end in self._found.runs(packed=True):
             skipped = min(count, end - first)

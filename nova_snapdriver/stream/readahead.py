@@ -10,12 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What a pipe does not take, kept in a private file: once it is told to.
+"""Run ahead of a pipe's reader, with a private file for what it lags behind.
 
-An image leaves at the speed of whoever reads the pipe. When the order comes to
-run ahead, it is taken as fast as it is given: what the pipe has no room for
-goes into a file without a name, and from there into the pipe, in order. The
-order stays; a pipe that never was full makes no file at all.
+An image leaves at the speed of the pipe's reader. From the order to run ahead
+on, the disk is read at its own speed: what the pipe has no room for goes into
+a temporary file, the spool, and from there into the pipe, in order. The order
+is not taken back. While the pipe has room, there is no file.
 """
 
 import collections
@@ -29,17 +29,17 @@ from typing import BinaryIO
 from nova_snapdriver.stream import writeback
 from oslo_utils import units
 
-# Zeros are known by being part of this, and take no room.
+# Slices of this are kept as a length, and take no room in the spool.
 ZEROS = memoryview(bytes(units.Mi))
 
 _CHUNK = 512 * units.Ki
 
 # A disk of alternating data and zeros must not fill the memory with the list
-# of them. Past this, zeros are kept as any other bytes.
+# of its runs. Past this many, zeros are stored like other bytes.
 _MAX_RUNS = 64 * units.Ki
 
-# With no limit given: this share of what is free beyond the reserve. With
-# one, no more than half of it: the guests need the rest.
+# The spool takes a tenth of what is free beyond the reserve or, with a limit
+# given, up to half of it: the guests need the rest.
 _SHARE = 10
 _MOST = 2
 
@@ -47,9 +47,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def room(directory: str, limit: int, reserve: int) -> int:
-    """The bytes that a spool may take.
+    """The maximum size of a spool, in bytes.
 
-    :param limit: bytes; negative for a share of what is free
+    :param limit: bytes; negative for a tenth of what is free
     :param reserve: bytes that stay free in the directory's file system
     """
     found = os.statvfs(directory)
@@ -58,15 +58,15 @@ def room(directory: str, limit: int, reserve: int) -> int:
 
 
 class Outlet:
-    """A pipe, and what it has not taken yet.
+    """A pipe, with a spool for what it does not take.
 
     One thread writes and closes.
 
     :param pipe: file descriptor, made non-blocking
-    :param order: file descriptor that can be read once it is to run ahead. It
-        is not read: the order is for whoever comes next, too.
-    :param directory: for the file
-    :param limit: bytes in the file at the most, see :func:`room`
+    :param order: file descriptor that is readable once the order is given. It
+        is not read: the process that follows this one needs the order, too.
+    :param directory: for the spool
+    :param limit: maximum size of the spool in bytes, see :func:`room`
     :param reserve: bytes that stay free in the directory's file system
     """
 
@@ -82,13 +82,13 @@ class Outlet:
 
     @property
     def ahead(self) -> bool:
-        """Whether it runs ahead of whoever reads the pipe."""
+        """Whether it runs ahead of the pipe's reader."""
         return self._spool is not None
 
     def write(self, content: memoryview) -> None:
-        """Give bytes away, or keep them; wait until one of both is possible.
+        """Send bytes, or spool them, once one of both is possible.
 
-        :raises OSError: nobody reads the pipe, or the file fails
+        :raises OSError: the pipe's reader is gone, or the spool fails
         """
         if self._spool is None:
             content = self._send(content)
@@ -97,7 +97,7 @@ class Outlet:
             self._spool.put(content)
 
     def _send(self, content: memoryview) -> memoryview:
-        """Write to the pipe. What is left is for the spool, made by now."""
+        """Write to the pipe; returns what is left for a spool, made now."""
         while content and self._spool is None:
             try:
                 content = content[os.write(self._pipe, content):]
@@ -108,21 +108,21 @@ class Outlet:
         return content
 
     def _open(self) -> BinaryIO:
-        # Without a name from the start where the file system can do that, and
-        # for this user alone whatever the umask.
+        # Unnamed from the start where the file system can do that, and private
+        # to the user whatever the umask.
         return tempfile.TemporaryFile(dir=self._directory, buffering=0)
 
     def close(self) -> None:
         """Wait until the pipe has taken all.
 
-        :raises OSError: nobody reads the pipe, or the file fails
+        :raises OSError: the pipe's reader is gone, or the spool fails
         """
         if self._spool is not None:
             self._spool.close()
 
 
 def _waited(pipe: int, order: int) -> bool:
-    """Wait until a pipe takes something; or, if that is first, the order."""
+    """Wait for room in a pipe or for the order; returns if it is given."""
     poller = select.poll()
     poller.register(pipe, select.POLLOUT)
     poller.register(order, select.POLLIN)
@@ -133,17 +133,17 @@ def _waited(pipe: int, order: int) -> bool:
 class _Spool:
     """A ring of bytes in a file, emptied into a pipe by a thread.
 
-    :param limit: bytes of the file
+    :param limit: size of the ring, in bytes
     """
 
     def __init__(self, pipe: int, file: BinaryIO, limit: int) -> None:
         self._pipe = pipe
         self._file = file
         self._writeback = writeback.Writeback(file.fileno())
-        # With less it would take longer than without.
+        # A smaller ring would be slower than none.
         self._limit = max(limit, _CHUNK)
         self._put = self._got = 0       # bytes of data in the file, ever
-        # What is kept, in order: how much, and whether it is in the file.
+        # In order: the length of each run, and whether it is in the file.
         self._runs: collections.deque[tuple[int, bool]] = collections.deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -152,9 +152,9 @@ class _Spool:
         self._thread.start()
 
     def put(self, content: memoryview) -> None:
-        """Keep bytes, once there is room for them.
+        """Spool bytes, once there is room for them.
 
-        :raises OSError: nobody reads the pipe, or the file fails
+        :raises OSError: the pipe's reader is gone, or the spool fails
         """
         if content.obj is ZEROS.obj and len(self._runs) < _MAX_RUNS:
             self._note(len(content), False)
@@ -165,16 +165,16 @@ class _Spool:
             if count:
                 self._note(count, True)
             else:
-                # The disk is full. Nothing is kept when this returns, so this
-                # is what comes next.
+                # The disk is full. Once the spool is empty, these bytes are
+                # next in order.
                 self._empty()
                 self._send(content)
                 return
 
     def close(self) -> None:
-        """Wait until all is in the pipe.
+        """Wait until the pipe has taken all.
 
-        :raises OSError: nobody reads the pipe, or the file fails
+        :raises OSError: the pipe's reader is gone, or the spool fails
         """
         with self._changed:
             self._closed = True
@@ -188,7 +188,7 @@ class _Spool:
             raise self._error
 
     def _wait_for_room(self) -> int:
-        """The bytes that can be stored in one piece."""
+        """Wait for room; returns the bytes that fit in one piece."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._error or self._put - self._got < self._limit)
@@ -208,7 +208,7 @@ class _Spool:
         return count
 
     def _empty(self) -> None:
-        """Wait until nothing is kept, and begin anew."""
+        """Wait until the spool is empty, and begin anew."""
         with self._changed:
             self._changed.wait_for(lambda: self._error or not self._runs)
             self._check()
@@ -238,7 +238,7 @@ class _Spool:
                 self._changed.notify_all()
 
     def _first(self) -> tuple[int, bool] | None:
-        """What is to be sent next; none at the end."""
+        """The run to be sent next; None at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._runs or self._closed)
             return self._runs[0] if self._runs else None

@@ -10,16 +10,15 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The first pass over a disk: what is in each cluster.
+"""The first pass over a disk: how long each cluster is in the image.
 
-The export shows one point in time, so that a second pass finds the same.
+The export shows one point in time, so a second pass reads the same.
 """
 
 import array
 from collections.abc import Callable
 from collections.abc import Iterator
 import dataclasses
-import itertools
 
 from nova_snapdriver.stream import compressor
 from nova_snapdriver.stream import extents
@@ -32,46 +31,21 @@ Progress = Callable[[int, int], None]
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How to look.
+    """How to survey a disk.
 
-    :param codec: a name of codec.COMPRESSORS, or none to look for zeros only
+    :param codec: a name of codec.COMPRESSORS; None to look for zeros only
+    :param threads: number of threads that compress
     """
 
     codec: str | None
     threads: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Found:
-    """What was found.
-
-    :param clusters: those which hold something other than zeros
-    :param sizes: of each of these in order: bytes if it is to be compressed,
-        0 if it is to stay as it is. Two bytes for 64 KiB, or 32 MiB for 1 TiB
-        of data
-    """
-
-    clusters: extents.ClusterMap
-    sizes: 'array.array[int]'
-
-    def runs(self, packed: bool) -> Iterator[tuple[int, int]]:
-        """The runs of clusters of one kind, as (first, end), in order."""
-        sizes = iter(self.sizes)
-        for first, end in self.clusters.runs():
-            kinds = map(bool, itertools.islice(sizes, end - first))
-            for kind, group in itertools.groupby(kinds):
-                count = sum(1 for _ in group)
-                if kind is packed:
-                    yield first, first + count
-                first += count
-
-
 class _Survey:
-    """Takes notes of clusters.
+    """Notes the size of each cluster.
 
-    :param clusters: the map, in which those that turn out to be zeros are
-        taken out. In place, behind the reader: a second map would be another
-        16 MiB for 8 TiB
+    :param clusters: the map; clusters of zeros are cleared in it, behind the
+        reader: a second map would take another 16 MiB for 8 TiB
     """
 
     def __init__(self, clusters: extents.ClusterMap, keep: stream_keep.Keep,
@@ -100,12 +74,13 @@ class _Survey:
 
 def survey(source: pipeline.Source, clusters: extents.ClusterMap,
            settings: Settings, keep: stream_keep.Keep,
-           check: Callable[[], None], progress: Progress) -> Found:
+           check: Callable[[], None],
+           progress: Progress) -> extents.SurveyedMap:
     """Read all data of a disk.
 
     :param clusters: the map; it loses the clusters that read as zeros
     :param keep: gets the compressed clusters
-    :param check: raises when the survey has no use any more
+    :param check: raises if the image is not wanted any more
     :param progress: called with the bytes read, and those to be read
     :raises ExportError: the source failed
     """
@@ -113,7 +88,7 @@ def survey(source: pipeline.Source, clusters: extents.ClusterMap,
     with compressor.Compressor(settings.codec, settings.threads, notes.give,
                                check) as packing:
         pipeline.Reader(source, packing).run(_reads(clusters))
-    return Found(clusters, notes.sizes)
+    return extents.SurveyedMap(clusters, notes.sizes)
 
 
 def _reads(clusters: extents.ClusterMap) -> Iterator[layout.Read]:

@@ -10,18 +10,18 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Reads no faster than it is allowed, or than a guest can bear."""
+"""Limit the rate of reads, and how many of them are in flight."""
 
 from collections.abc import Callable
 import time
 
 from nova_snapdriver.stream import pipeline
 
-# How much of its allowance a reader that had to wait may make up for, in
-# seconds: enough for the clock's grain, too little to be felt by a guest.
+# How much a reader that had to wait may catch up on, in seconds of its rate:
+# enough for the clock's grain, too little for a guest to feel.
 _BURST_SECONDS = 0.1
 
-# In the lab, with 16 requests in flight the 99th percentile of the gaps
+# Reads in flight. In the lab, with 16 of them the 99th percentile of the gaps
 # between two writes of a guest was 2.1 to 2.9 times that of an idle host, and
 # with 3 to 5 of them 1.6 to 2.1 times. It takes a tenth longer.
 _SHALLOW = 4
@@ -31,7 +31,7 @@ class Throttled:
     """A source whose reads are spread evenly over time.
 
     :param source: what is read
-    :param rate: bytes a second
+    :param rate: maximum read rate, in bytes per second
     """
 
     def __init__(self, source: pipeline.Source, rate: int,
@@ -45,7 +45,7 @@ class Throttled:
 
     def read(self, buffer: memoryview, offset: int,
              done: Callable[[int], None]) -> None:
-        """Ask for a range, once it is due."""
+        """Request a range, once the rate allows it."""
         now = self._clock()
         self._next = max(self._next, now - _BURST_SECONDS)
         if self._next > now:
@@ -58,12 +58,12 @@ class Throttled:
 
 
 class Shallow:
-    """A source with few reads in flight, at times.
+    """A source that keeps only a few reads in flight when it is told to.
 
     A guest's own requests wait behind them in QEMU.
 
     :param source: what is read
-    :param shallow: whether there are to be few at the moment
+    :param shallow: asked before each read whether to limit them
     """
 
     def __init__(self, source: pipeline.Source,
@@ -74,7 +74,7 @@ class Shallow:
 
     def read(self, buffer: memoryview, offset: int,
              done: Callable[[int], None]) -> None:
-        """Ask for a range, once fewer reads are in flight."""
+        """Request a range, once few enough reads are in flight."""
         while self._in_flight >= _SHALLOW and self._shallow():
             self._source.wait()
 

@@ -10,12 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is written reaches the disk, and leaves it, little by little.
+"""Write a file to the disk, and free it, in small steps.
 
-The kernel lets it lie in its page cache for half a minute and then writes all
-of it at once. A guest whose disk is the same one, and that waits for a write
-of its own, waits behind that for seconds: the longest gap between two of its
-writes was 3.2 s with a spool of 1 GiB, and 0.9 s when that was removed.
+The kernel keeps what is written in its page cache for half a minute and then
+writes all of it at once. A guest with its disk in the same place waits behind
+that for seconds: the longest gap between two of its writes was 3.2 s with a
+spool of 1 GiB, and 0.9 s when that was removed.
 Source: sync_file_range(2), fallocate(2), and vm.dirty_expire_centisecs in the
 kernel's documentation.
 """
@@ -27,11 +27,11 @@ import os
 
 from oslo_utils import units
 
-# A guest waits for so much at the most.
+# The most that a write of the guest waits behind.
 _STEP = 4 * units.Mi
 
-# The latest of it is left to the kernel: most of what is kept is gone before
-# half a minute is over, and need not be written at all.
+# The latest bytes are left to the kernel: most of them are freed before half a
+# minute is over, and need not be written at all.
 _LAG = 128 * units.Mi
 
 # WAIT_BEFORE | WRITE | WAIT_AFTER
@@ -44,10 +44,10 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Writeback:
-    """Has what is written to a file on the disk, step by step.
+    """Flushes a file to the disk while it is written, step by step.
 
-    In a thread of its own, so that a step is written while the disk takes the
-    one before it.
+    In a thread of its own, so that the file is written on while the disk
+    takes a step.
 
     :param file: file descriptor, open until this is closed
     """
@@ -61,12 +61,12 @@ class Writeback:
         self._bytes = 0
 
     def wrote(self, offset: int, length: int) -> None:
-        """Called after each write; waits for the disk if it is behind.
+        """Note a write, and wait for the disk if it is behind.
 
         :param offset: where, in bytes
         :param length: bytes written
-        :raises OSError: the disk did not take it, and the file's contents may
-            not be what was written
+        :raises OSError: a flush failed: the file may not hold what was
+            written
         """
         self._bytes += length
         if self._dirty and self._dirty[-1][1] < _STEP and (
@@ -81,7 +81,7 @@ class Writeback:
             self._step = self._thread.submit(_sync, self._file, offset, length)
 
     def check(self) -> None:
-        """Wait for what was begun.
+        """Wait for the step that the disk takes.
 
         :raises OSError: as :meth:`wrote` does
         """
@@ -89,7 +89,7 @@ class Writeback:
             self._step.result()
 
     def close(self) -> None:
-        """Let go of the file, whatever has become of it. Idempotent."""
+        """Stop using the file. Idempotent; errors are for :meth:`check`."""
         self._thread.shutdown()
 
 
@@ -101,9 +101,9 @@ def _sync(file: int, offset: int, length: int) -> None:
 
 
 def free(file: int, offset: int, length: int) -> None:
-    """Give a range back to the file system, whose contents nobody needs.
+    """Free the room of a range that is not needed any more.
 
-    One that has no holes keeps it until the file is closed.
+    A file system without holes keeps it until the file is closed.
 
     :param file: file descriptor
     :param offset: where, in bytes

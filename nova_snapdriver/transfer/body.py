@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The image as the body of an HTTP request, as often as that is sent."""
+"""The image as the body of an HTTP request, which may be sent again."""
 
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -30,17 +30,17 @@ class ImageBody:
     """An image of known length that can be read any number of times.
 
     Each iteration starts a stream process of its own and gives the image from
-    its first byte: the export still shows the same point in time. So whoever
-    sends a request again (Keystone's session after a 401, a redirect, a
-    retry) sends the whole image again, never the rest of it.
+    its first byte: the export still shows the same point in time. So a request
+    that is sent again (by Keystone's session after a 401, after a redirect,
+    by a retry) sends the whole image again, never the rest of it.
 
     :param request: what to stream
-    :param progress: called with the bytes given and the length, once a chunk;
-        what it raises ends the stream
-    :param finished: called with the length and the hash, if there is one, when
-        all was given, and its receiver may not know yet that this was all
-    :param surveyed: called with the bytes of the disk read before it is laid
-        out, and all of them, about once a second
+    :param progress: called after each chunk with the bytes given so far and
+        the length; what it raises ends the stream
+    :param finished: called with the length and the hash (None without one)
+        after the last chunk, before the iteration ends
+    :param surveyed: called about once a second during a survey, with the
+        bytes of the disk surveyed so far and to be surveyed
     """
 
     def __init__(self, request: process.Request,
@@ -60,7 +60,7 @@ class ImageBody:
 
     def __enter__(self) -> Self:
         """:raises StreamFailed: the stream process cannot be started"""
-        # The length is wanted before the first iteration, which then uses
+        # The length is needed before the first iteration, which then uses
         # this process.
         self._ready = self._start()
         return self
@@ -71,16 +71,16 @@ class ImageBody:
         self._open.close()
 
     def cancel(self) -> None:
-        """End the stream, from another thread, and begin no other."""
+        """End the stream, from another thread, and start no other."""
         self._cancelled = True
         if self._latest is not None:
             self._latest.kill()
 
     def prepare(self) -> None:
-        """Have a stream laid out that the next iteration uses.
+        """Start and lay out the stream that the next iteration uses.
 
-        A survey takes as long as it takes to read the disk: no server should
-        wait for the first byte meanwhile.
+        A survey reads the whole disk: no server should wait for the first
+        byte meanwhile.
 
         :raises StreamFailed: the image cannot be laid out
         """
@@ -89,8 +89,8 @@ class ImageBody:
             self._ready = self._start()
         if self._ready.length != self.length:
             raise exception.StreamFailed(
-                reason='the image has %d bytes, and had %d when it was laid '
-                       'out first' % (self._ready.length, self.length))
+                reason='the image has %d bytes, and had %d when it was first '
+                       'laid out' % (self._ready.length, self.length))
 
     @property
     def length(self) -> int:
@@ -126,13 +126,13 @@ class ImageBody:
 
     def _start(self) -> process.StreamProcess:
         if self._cancelled:
-            raise exception.StreamFailed(reason='it was called off')
+            raise exception.StreamFailed(reason='it was cancelled')
         self._latest = self._open.enter_context(
             process.StreamProcess(self._request, self._surveyed))
         return self._latest
 
     def _take(self) -> process.StreamProcess:
-        """A stream that nothing was read from yet, and the only one."""
+        """The stream that is laid out, and has not been read from."""
         self.prepare()
         stream, self._ready = self._ready, None
         assert stream is not None

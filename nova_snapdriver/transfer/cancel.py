@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Ends a transfer that nobody has a use for any more."""
+"""Cancel a transfer whose server or image is gone."""
 
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -26,28 +26,28 @@ from oslo_utils import timeutils
 
 LOG = logging.getLogger(__name__)
 
-# A look takes a request to Glance and one or two to libvirt.
+# Each look takes a request to Glance and one or two to libvirt.
 _POLL_SECONDS = 2
 
-# How long libvirt may take to see that a QEMU has died, whose export is gone
-# at once: it waits for the process, and cleans up after it.
+# The export of a QEMU that dies is gone at once. libvirt says so later: it
+# waits for the process, and cleans up after it.
 _LAG_SECONDS = 15
 _LAG_POLL_SECONDS = 0.2
 
-# Gives the exception to end with; none if there is no reason to. What it
-# raises is no answer: it is asked again.
+# Returns the exception to end with, None to go on. One that raises knows
+# neither, and is asked again.
 Cause = Callable[[], Exception | None]
 
 
 class Watch:
-    """Watches in a thread, and ends what the caller does on a cause.
+    """Looks for a cause to cancel, in a thread, and ends the block's work.
 
-    What fails because of a cause raises the cause's exception instead of its
-    own. What was done already is done.
+    Work that fails then raises the exception of the cause instead of its own.
+    Work that succeeds all the same has succeeded.
 
-    :param causes: asked in turn
-    :param expected: asked when something failed and no cause is seen, whether
-        there has to be one that shows a little later
+    :param causes: asked in turn, every two seconds
+    :param expected: asked if the work failed without a cause: whether one is
+        bound to show a little later
     """
 
     def __init__(self, causes: Sequence[Cause],
@@ -79,7 +79,7 @@ class Watch:
             raise self._cause from exc
 
     def _look_for_late_one(self) -> None:
-        """What failed may have been quicker: an export breaks with QEMU."""
+        """The work may fail before its cause shows: QEMU takes the export."""
         self._look()
         deadline = timeutils.StopWatch(_LAG_SECONDS).start()
         while (self._cause is None and not deadline.expired() and
@@ -89,10 +89,10 @@ class Watch:
 
     @contextlib.contextmanager
     def ending(self, *endings: Callable[[], None]) -> Iterator[None]:
-        """What to call on a cause, until the end of the block.
+        """Have the work in the block ended on a cause.
 
-        :param endings: called in another thread, and more than once: what
-            begins just then is ended the next time
+        :param endings: called in another thread, and again every two seconds:
+            work that had not begun yet is ended the next time
         """
         self._endings.extend(endings)
         try:
@@ -112,7 +112,7 @@ class Watch:
             try:
                 self._cause = cause()
             except Exception as ex:
-                LOG.debug('Cannot see whether a snapshot is still of use: %s',
+                LOG.debug('Cannot see whether a snapshot is still needed: %s',
                           ex)
             if self._cause is not None:
                 LOG.warning('The snapshot is given up: %s', self._cause)

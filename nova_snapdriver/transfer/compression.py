@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""How an image is made smaller than the disk: what the operator says."""
+"""Choose how an image is compressed, from nova.conf and the host."""
 
 from typing import Any
 
@@ -20,13 +20,14 @@ from oslo_utils import units
 from nova_snapdriver.capture import space
 from nova_snapdriver.capture import workspace
 from nova_snapdriver.stream import codec as stream_codec
+from nova_snapdriver.stream import formats
 from nova_snapdriver.transfer import process
 
 LOG = logging.getLogger(__name__)
 
 
 def codec(conf: Any) -> str | None:
-    """With what qcow2 images are to be compressed; none if they are not.
+    """The codec for qcow2 images that nova.conf asks for; None for plain ones.
 
     :param conf: nova.conf
     """
@@ -37,13 +38,14 @@ def codec(conf: Any) -> str | None:
 
 def choose(conf: Any, image_format: str, place: workspace.Workspace,
            instance: Any) -> process.Compression:
-    """How to pack one image.
+    """Choose the compression of one image.
 
-    :param place: the workspace of its snapshot, which is there by now
+    :param place: the workspace of its snapshot, made already
     """
     group = conf.snapdriver
+    compressed = formats.FORMATS[image_format].compressed
     return process.Compression(
-        _codec(conf, instance) if image_format == 'qcow2' else None,
+        _codec(conf, instance) if compressed else None,
         group.compression_threads, place.path,
         min(group.compression_spool_limit * units.Mi,
             space.spare(place, space.limits(conf))),
@@ -54,7 +56,7 @@ def _codec(conf: Any, instance: Any) -> str | None:
     wanted = codec(conf)
     missing = wanted and stream_codec.missing(wanted)
     if missing:
-        LOG.warning('The image is not compressed with %(codec)s, for want of '
+        LOG.warning('The image is not compressed: %(codec)s needs '
                     '%(missing)s', {'codec': wanted, 'missing': missing},
                     instance=instance)
         return None

@@ -21,10 +21,10 @@ import requests
 
 
 class Connections:
-    """The connections of one session, which nobody else uses.
+    """The connections of one session, which is not shared.
 
-    Who sends to a server that takes nothing is stuck until a time-out, and
-    neither requests nor urllib3 has a way to call it off.
+    A thread that sends to a server that takes nothing is stuck until a
+    time-out, and neither requests nor urllib3 can interrupt it.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Connections:
         self._opened: list[Any] = []
 
     def session(self, like: Any) -> Any:
-        """A session that trusts and times out as another one does.
+        """The session, made with the TLS settings and time-out of another.
 
         :param like: a :class:`keystoneauth1.session.Session`
         """
@@ -46,20 +46,20 @@ class Connections:
         return self._session
 
     def close(self) -> None:
-        """Keep none open for a request that will not come."""
+        """Close the connections that are kept for another request."""
         if self._session is not None:
             self._session.session.close()
 
     def cut(self) -> None:
-        """Whoever sends or waits for an answer gets an error, now."""
+        """Make the thread that sends, or waits for an answer, fail now."""
         for connection in tuple(self._opened):
-            # One that is closed, or is being closed, needs no cut.
+            # It may be closed already, or be closed just now.
             with contextlib.suppress(AttributeError, OSError, ValueError):
                 connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 class _Adapter(ksa_session.TCPKeepAliveAdapter):
-    """Keeps the connections of its pools in a list."""
+    """Adds the connections that its pools open to a list."""
 
     def __init__(self, opened: list[Any]) -> None:
         self._opened = opened
@@ -73,7 +73,7 @@ class _Adapter(ksa_session.TCPKeepAliveAdapter):
 
 
 def _noting(pool: Any, opened: list[Any]) -> Any:
-    """A class of pools whose connections are noted as they open."""
+    """A class of pools that adds its connections to a list."""
     base: Any = pool.ConnectionCls
 
     class _Connection(base):

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The image in Glance: described, uploaded, verified, or deleted."""
+"""The image in Glance: describe, upload, verify or delete it."""
 
 from collections.abc import Callable
 import dataclasses
@@ -31,16 +31,18 @@ from oslo_utils import timeutils
 from nova_snapdriver import exception
 from nova_snapdriver.transfer import body as image_body
 from nova_snapdriver.transfer import connections
+from nova_snapdriver.transfer import destination
+from nova_snapdriver.transfer import verify as snap_verify
 
 LOG = logging.getLogger(__name__)
 
 _RETRY_PAUSE_SECONDS = 1
 
 # Glance notices a broken upload when its web server does (uWSGI and its
-# proxies: seconds to a minute) and then puts the image back to queued.
+# proxies take seconds to a minute), and then sets the image back to queued.
 _SETTLE_SECONDS = 120
 
-# To be told whether the image is there, of a Glance that may be stuck.
+# Time-out of the question whether the image exists: Glance may be stuck.
 _ASK_SECONDS = 3
 
 _MAX_MESSAGE = 300
@@ -68,7 +70,7 @@ class _Refused(Exception):
         self.status = status
 
 
-# Worth another attempt: no whole answer came, or one that says "later".
+# Worth another attempt: there is no whole answer, or one that says "later".
 _TRANSIENT_STATUS = frozenset((502, 503, 504))
 _NOVA_ERRORS: dict[int, type[Exception]] = {
     401: nova_exception.ImageNotAuthorized,
@@ -81,7 +83,7 @@ _TRANSIENT = (ksa_exc.ConnectionError, glance_exc.CommunicationError,
               glance_exc.InvalidEndpoint, glance_exc.HTTPServiceUnavailable)
 
 
-class Image:
+class Image(destination.Destination):
     """The image that Nova's API made for a snapshot, still without data.
 
     :param context: the user's request context
@@ -98,7 +100,7 @@ class Image:
         self.id = image_id
 
     def describe(self, metadata: dict[str, Any]) -> None:
-        """Set metadata. What the API has set and is not named here stays.
+        """Set metadata; attributes that are not among it stay as they are.
 
         In two requests, and only what changes: Nova's image API takes four,
         and Glance 20 ms for each attribute; half a second in which a captured
@@ -117,14 +119,14 @@ class Image:
         self._retrying(attempt)
 
     def upload(self, body: image_body.ImageBody) -> None:
-        """Send the image, again from its first byte if an attempt fails.
+        """Upload the image, again from its first byte if an attempt fails.
 
         With Content-Length, and so not by glanceclient's own upload(), which
         sends chunks: a server cannot tell a chunked body that ends early from
         a whole one.
 
-        :raises nova.exception.ImageNotFound: somebody deleted the image
-        :raises nova.exception.ImageNotAuthorized: the token is not good
+        :raises nova.exception.ImageNotFound: the image was deleted
+        :raises nova.exception.ImageNotAuthorized: Glance refuses the token
         :raises nova.exception.ImageQuotaExceeded: no room for it
         :raises UploadFailed: anything else
         :raises StreamFailed: the disk cannot be read
@@ -139,14 +141,14 @@ class Image:
 
         self._retrying(
             attempt,
-            # If it took all of it and just the answer was lost on the way,
-            # the verification has the last word.
+            # If Glance took all of it and only its answer was lost, the
+            # verification decides.
             lambda server: self._settled(server) == 'active')
 
     def cancel(self) -> None:
-        """End the upload, from another thread, and begin no other.
+        """Make the upload fail, from another thread, and start no other.
 
-        It then fails; the image can be looked at and discarded.
+        The image can still be looked at and discarded.
         """
         self._cancelled = True
         self._connections.cut()
@@ -156,9 +158,9 @@ class Image:
         self._connections.close()
 
     def deleted(self) -> bool:
-        """Whether somebody deleted the image.
+        """Whether the image was deleted.
 
-        :raises Exception: Glance does not say, or not soon
+        :raises Exception: Glance does not say, or not within 3 s
         """
         server = next(glance.get_api_servers(self._context))
         http = self._client(server).http_client
@@ -167,17 +169,17 @@ class Image:
         return response.status_code in (404, 410)
 
     def refer(self, location: str, metadata: dict[str, Any]) -> None:
-        """Let the image be what its store holds already, and see it active.
+        """Set the location of data that is in the store, and wait for active.
 
-        Nova's image API knows the ways of telling Glance so; with the newer
-        one it answers before it has done it.
+        Nova's image API knows both of Glance's location APIs; the newer one
+        answers before it is done.
 
         :param location: URL of the data
-        :raises DirectRefused: Glance does not; the image is queued as before
-        :raises nova.exception.ImageNotFound: somebody deleted the image
-        :raises UploadFailed: it does not say what has become of it
+        :raises DirectRefused: Glance refuses; the image is queued as before
+        :raises nova.exception.ImageNotFound: the image was deleted
+        :raises UploadFailed: the image is neither active nor queued
         """
-        refusal = 'it put the image back to queued'
+        refusal = 'it set the image back to queued'
         try:
             self._api.update(self._context, self.id,
                              dict(metadata, location=location),
@@ -185,7 +187,7 @@ class Image:
         except nova_exception.ImageNotFound:
             raise
         except Exception as ex:
-            # Of many classes, Nova's and glanceclient's.
+            # It is of many classes, Nova's and glanceclient's.
             refusal = str(ex) or repr(ex)
         status = self._located()
         if status == 'queued':
@@ -195,7 +197,7 @@ class Image:
                 reason='the image is %s: %s' % (status, refusal))
 
     def _located(self) -> str:
-        """The status of the image once Glance works on it no more."""
+        """The status of the image once Glance has processed the location."""
         deadline = timeutils.StopWatch(_SETTLE_SECONDS).start()
         while True:
             found = self.stored()
@@ -208,10 +210,10 @@ class Image:
 
     def _retrying(self, attempt: Callable[[str], None],
                   done: Callable[[str], bool] = lambda server: False) -> None:
-        """Try until it works, it makes no sense, or num_retries is used up.
+        """Retry up to num_retries times, unless Glance refuses for good.
 
-        :param attempt: gets the server to talk to
-        :param done: asked after a failed attempt, whether it worked after all
+        :param attempt: called with the server to send to
+        :param done: asked after a failed attempt whether it worked after all
         """
         servers = glance.get_api_servers(self._context)
         for number in itertools.count():
@@ -226,7 +228,7 @@ class Image:
             time.sleep(_RETRY_PAUSE_SECONDS)
 
     def _again(self, error: Exception, attempt: int, server: str) -> bool:
-        """Whether another attempt can help, and is allowed."""
+        """Log a failed attempt; returns whether to make another."""
         LOG.warning('Attempt %(attempt)d of %(all)d to send image '
                     '%(image)s to %(server)s failed: %(error)s',
                     {'attempt': attempt + 1, 'image': self.id,
@@ -242,7 +244,7 @@ class Image:
                  headers: dict[str, str] | None = None) -> Any:
         """One attempt, as glanceclient would make it."""
         if self._cancelled:
-            raise exception.UploadFailed(reason='it was called off')
+            raise exception.UploadFailed(reason='it was cancelled')
         http = self._client(server).http_client
         response = _adapter(
             http, self._connections.session(like=http.session)).request(
@@ -256,10 +258,10 @@ class Image:
         return glance.GlanceClientWrapper(self._context, server).client
 
     def _settled(self, server: str) -> str:
-        """Wait until Glance is done with a broken upload.
+        """Wait until Glance has noticed that an upload broke off.
 
         :returns: the status of the image, queued or active as a rule
-        :raises nova.exception.ImageNotFound: somebody deleted the image
+        :raises nova.exception.ImageNotFound: the image was deleted
         """
         deadline = timeutils.StopWatch(_SETTLE_SECONDS).start()
         status = 'unknown'
@@ -277,10 +279,19 @@ class Image:
     def stored(self) -> dict[str, Any]:
         """The image as Glance has it.
 
-        :raises nova.exception.ImageNotFound: somebody deleted it
+        :raises nova.exception.ImageNotFound: it was deleted
         """
         found: dict[str, Any] = self._api.get(self._context, self.id)
         return found
+
+    def verify(self, sent: snap_verify.Sent, hashes: bool) -> None:
+        """Compare what Glance has with what was sent.
+
+        :param hashes: compare the hashes too, not just status and size
+        :raises VerifyFailed: they differ
+        :raises nova.exception.ImageNotFound: the image was deleted
+        """
+        snap_verify.verify(self.stored(), sent, hashes)
 
     def discard(self) -> bool:
         """Delete the image.
@@ -298,7 +309,7 @@ class Image:
         return True
 
     def _translated(self, error: Exception) -> Exception:
-        """The exception that Nova's manager knows the case by, or ours."""
+        """Nova's exception for an error of Glance, or else UploadFailed."""
         known: Any = _NOVA_ERRORS.get(getattr(error, 'status', 0))
         if known is not None:
             translated: Exception = known(image_id=self.id)
@@ -307,7 +318,7 @@ class Image:
 
 
 def _adapter(http: Any, session: Any) -> adapter.Adapter:
-    """What glanceclient has, on a session.
+    """An adapter with glanceclient's endpoint and token, on a session.
 
     :param http: the http_client of a glanceclient
     """
@@ -318,15 +329,16 @@ def _adapter(http: Any, session: Any) -> adapter.Adapter:
 
 
 def _described(response: Any) -> dict[str, Any]:
-    """An image as an answer describes it.
+    """The image that an answer of Glance describes.
 
-    :raises UploadFailed: it does not
+    :raises UploadFailed: it describes none
     """
     try:
         found = response.json()
     except (ValueError, RecursionError) as ex:
         raise exception.UploadFailed(
-            reason='Glance describes the image in no JSON: %s' % ex) from ex
+            reason='Glance describes the image, but not in JSON: %s' %
+                   ex) from ex
     if not isinstance(found, dict):
         raise exception.UploadFailed(
             reason='Glance describes the image as a %s' %
@@ -336,10 +348,10 @@ def _described(response: Any) -> dict[str, Any]:
 
 def _changes(metadata: dict[str, Any],
              found: dict[str, Any]) -> list[dict[str, Any]]:
-    """What has to change for metadata, as a JSON patch.
+    """The changes that metadata needs, as a JSON patch.
 
-    "add" sets what is there already, too. As in Nova, an instance without
-    kernel and ramdisk has no properties that say so, and values are strings.
+    "add" replaces a value, too. As in Nova, empty values are left out (an
+    instance without kernel and ramdisk), and values are strings.
 
     :param found: the image as Glance's API gives it
     """
@@ -352,6 +364,6 @@ def _changes(metadata: dict[str, Any],
 
 
 def _message(text: str) -> str:
-    """What an error page says, without its markup, cut short."""
+    """The text of an error page, without its markup, up to 300 characters."""
     words = re.sub(r'<[^>]*>', ' ', text).split()
     return ' '.join(words)[:_MAX_MESSAGE] or 'no reason given'

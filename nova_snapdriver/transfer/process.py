@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The stream process, as nova-compute sees it."""
+"""Start the stream process and read the image from it."""
 
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -33,6 +33,7 @@ import nova_snapdriver
 from nova_snapdriver.capture import export
 from nova_snapdriver import child
 from nova_snapdriver import exception
+from nova_snapdriver.stream import arguments
 
 LOG = logging.getLogger(__name__)
 
@@ -41,19 +42,21 @@ _PIPE_SIZE = units.Mi
 _STATUS_BYTES = 64 * units.Ki
 
 
-# Gets bytes of the disk: those which were surveyed, and all that will be.
+# Called with bytes of the disk: surveyed so far, and to be surveyed.
 Surveyed = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Compression:
-    """How to make a qcow2 image smaller; for others it means nothing.
+    """How to make a qcow2 image smaller; raw images ignore it.
 
-    :param codec: ``zlib`` or ``zstd``; none to leave the clusters as they are
-    :param threads: that compress; 0 for one on each CPU
-    :param directory: for a file of what was compressed before it is sent
-    :param limit: bytes of what is kept like this, 0 to compress it twice
-    :param detect_zeroes: look for zeros in a disk that is said to be all data
+    :param codec: ``zlib`` or ``zstd``; None for plain clusters
+    :param threads: number of threads that compress; 0 means one for each CPU
+    :param directory: for the temporary file of clusters that the survey has
+        compressed
+    :param limit: maximum size of the clusters that are kept, in bytes; 0
+        means to compress all of them twice
+    :param detect_zeroes: look for zeros in a disk that is mapped as all data
     """
 
     codec: str | None = None
@@ -62,23 +65,12 @@ class Compression:
     limit: int = 0
     detect_zeroes: bool = False
 
-    def arguments(self) -> list[str]:
-        found = ['--detect-zeroes'] if self.detect_zeroes else []
-        if self.codec is not None:
-            found += ['--compression', self.codec,
-                      '--threads', str(self.threads),
-                      '--keep-limit', str(self.limit)]
-        if self.codec is not None and self.directory is not None:
-            found += ['--keep-directory', self.directory]
-        return found
-
 
 @dataclasses.dataclass(frozen=True)
 class ProcessLimits:
-    """What the process leaves to others.
+    """Limits of the stream process.
 
-    :param bandwidth: bytes that it reads in a second at the most; 0 for no
-        limit
+    :param bandwidth: maximum read rate, in bytes per second; 0 means unlimited
     :param nice: of nice(1), 0 to 19
     """
 
@@ -86,17 +78,12 @@ class ProcessLimits:
     nice: int = 0
 
     def prefix(self) -> list[str]:
-        """Programs that run a command with less of a claim."""
+        """The words before a command that lower its priority."""
         return ['nice', '-n', str(self.nice)] if self.nice else []
-
-    def arguments(self) -> list[str]:
-        if not self.bandwidth:
-            return []
-        return ['--bandwidth', str(self.bandwidth)]
 
 
 def limits(conf: Any) -> ProcessLimits:
-    """What nova.conf says."""
+    """The limits that nova.conf sets."""
     group = conf.snapdriver
     return ProcessLimits(group.bandwidth_limit * units.Mi, group.stream_nice)
 
@@ -105,7 +92,7 @@ def limits(conf: Any) -> ProcessLimits:
 class Request:
     """What to stream: an export, as an image of a format.
 
-    :param algorithm: of the hash of the image; none for no hash
+    :param algorithm: of the hash of the image; None for no hash
     """
 
     source: export.Export
@@ -115,20 +102,32 @@ class Request:
     limits: ProcessLimits = ProcessLimits()
 
     def command(self) -> list[str]:
-        ahead = self.source.ahead
         # -P: a module in the current directory must not shadow a real one.
         return [*self.limits.prefix(),
                 sys.executable, '-P', '-m', 'nova_snapdriver.stream',
-                '--socket', self.source.socket,
-                '--export', self.source.name,
-                '--format', self.image_format,
-                '--hash', self.algorithm or 'none',
-                *self.compression.arguments(),
-                *self.limits.arguments(),
-                *(ahead.arguments() if ahead is not None else ())]
+                *arguments.build(self._arguments())]
+
+    def _arguments(self) -> arguments.Arguments:
+        """The options of the process, as values."""
+        packing, ahead = self.compression, self.source.ahead
+        if packing.codec is None:
+            packing = Compression(detect_zeroes=packing.detect_zeroes)
+        told = arguments.Arguments(
+            socket=self.source.socket, export=self.source.name,
+            format=self.image_format,
+            hash=self.algorithm or arguments.NO_HASH,
+            compression=packing.codec, threads=packing.threads,
+            keep_directory=packing.directory, keep_limit=packing.limit,
+            detect_zeroes=packing.detect_zeroes,
+            bandwidth=self.limits.bandwidth)
+        if ahead is None:
+            return told
+        return dataclasses.replace(
+            told, spool=ahead.spool.directory, spool_limit=ahead.spool.limit,
+            spool_reserve=ahead.spool.reserve, captured=ahead.captured)
 
 
-# The child finds this package where it was found here, be it installed or not.
+# The child imports this package from the same place, installed or not.
 _PACKAGES = str(pathlib.Path(nova_snapdriver.__file__).parent.parent)
 
 
@@ -137,61 +136,72 @@ def _environment() -> dict[str, str]:
     inherited = os.environ.get('PYTHONPATH')
     environment['PYTHONPATH'] = os.pathsep.join(
         [_PACKAGES] + ([inherited] if inherited else []))
-    # By default a thread has 64 MiB of address space for itself, too much for
-    # the limit that the process sets itself.
+    # By default each thread reserves an arena of 64 MiB, too much for the
+    # address space to which the process limits itself.
     environment['MALLOC_ARENA_MAX'] = '2'
     return environment
+
+
+def _pipe(reading: contextlib.ExitStack,
+          writing: contextlib.ExitStack) -> tuple[int, int]:
+    """Make a pipe whose ends are closed with these stacks."""
+    read, write = os.pipe()
+    reading.callback(os.close, read)
+    writing.callback(os.close, write)
+    return read, write
+
+
+def _start(request: Request, data: int,
+           status: int) -> 'subprocess.Popen[bytes]':
+    """Start the process, with pipes for the image and for its messages.
+
+    :raises StreamFailed: it cannot be started
+    """
+    ahead = request.source.ahead
+    try:
+        return subprocess.Popen(
+            request.command(), stdout=data, stderr=status,
+            stdin=ahead.input if ahead else subprocess.DEVNULL,
+            pass_fds=ahead.inherited if ahead else (),
+            env=_environment(), cwd='/')
+    except OSError as ex:
+        raise exception.StreamFailed(
+            reason='cannot start the stream process: %s' % ex) from ex
 
 
 class StreamProcess:
     """A running stream process; a context manager that ends it.
 
-    The pipes are plain file descriptors, read where the caller runs: in
-    eventlet mode that has to be a native thread.
+    The pipes are plain file descriptors, read in the caller's thread: in
+    eventlet mode that has to be a native one.
 
-    :param surveyed: called now and then while :attr:`length` is waited for,
-        if the disk is read before it is laid out
+    :param surveyed: called about once a second during a survey, while
+        :attr:`length` is waited for
     :raises StreamFailed: it could not be started
-    :raises EndedEarly: there is nothing to be read any more
+    :raises EndedEarly: the export was ended before the upload
     """
 
     def __init__(self, request: Request,
                  surveyed: Surveyed | None = None) -> None:
         self._surveyed = surveyed
+        self._lines = b''
+        self._length: int | None = None
+        self.digest: str | None = None
         ahead = request.source.ahead
         if ahead is not None:
             ahead.begin()
-        with contextlib.ExitStack() as stack:
-            self._data, data = self._pipe(stack)
-            self._status, status = self._pipe(stack)
+        with (contextlib.ExitStack() as ours,
+              contextlib.ExitStack() as childs):
+            self._data, data = _pipe(ours, childs)
+            self._status, status = _pipe(ours, childs)
             with contextlib.suppress(OSError):
                 # More than pipe-user-pages-soft allows: the default will do.
                 fcntl.fcntl(self._data, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-            try:
-                self._process = subprocess.Popen(
-                    request.command(), stdout=data, stderr=status,
-                    stdin=ahead.input if ahead else subprocess.DEVNULL,
-                    pass_fds=ahead.inherited if ahead else (),
-                    env=_environment(), cwd='/')
-            except OSError as ex:
-                raise exception.StreamFailed(
-                    reason='cannot start the stream process: %s' % ex) from ex
-            finally:
-                os.close(data)
-                os.close(status)
+            self._process = _start(request, data, status)
+            ours.callback(child.end, self._process)
             if ahead is not None:
                 ahead.begun(self._process.pid)
-            self._lines = b''
-            self._length: int | None = None
-            self.digest: str | None = None
-            stack.callback(self._end)
-            self._release = stack.pop_all()
-
-    @staticmethod
-    def _pipe(stack: contextlib.ExitStack) -> tuple[int, int]:
-        reading, writing = os.pipe()
-        stack.callback(os.close, reading)
-        return reading, writing
+            self._release = ours.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -202,24 +212,21 @@ class StreamProcess:
         self.close()
 
     def kill(self) -> None:
-        """End the process, in the middle of whatever another thread reads.
+        """Kill the process, from another thread.
 
-        That thread sees a stream that is not whole.
+        The thread that reads from it gets StreamFailed.
         """
         self._process.kill()
 
     def close(self) -> None:
-        """End the process, whatever it does. Idempotent."""
+        """End the process and close its pipes. Idempotent."""
         self._release.close()
 
-    def _end(self) -> None:
-        child.end(self._process)
-
     def chunks(self) -> Iterator[memoryview]:
-        """The image's bytes, each chunk valid until the next is asked for.
+        """The image's bytes, each chunk valid until the next one.
 
-        :raises StreamFailed: the image is not whole. It is never cut short
-            without this.
+        :raises StreamFailed: the image is not whole; an iteration that ends
+            without this has given all of it
         """
         buffer = memoryview(bytearray(CHUNK_SIZE))
         length, received = self.length, 0
@@ -242,7 +249,7 @@ class StreamProcess:
     def length(self) -> int:
         """The length of the image in bytes, once the disk is mapped.
 
-        With compression that takes a pass over all of its data.
+        With compression, that takes a survey of all its data.
 
         :raises StreamFailed: the image could not be laid out
         """
@@ -253,7 +260,7 @@ class StreamProcess:
         return self._length
 
     def _event(self, expected: str) -> dict[str, Any]:
-        """The next event. Lines that are none are kept for the message."""
+        """The next event; other lines go into the message of an error."""
         noise = []
         while (line := self._line()) is not None:
             try:
@@ -276,7 +283,7 @@ class StreamProcess:
             self._surveyed(event['done'], event['all'])
 
     def _line(self) -> str | None:
-        """The next line of standard error; none at its end."""
+        """The next line of standard error; None at its end."""
         while b'\n' not in self._lines:
             more = os.read(self._status, _STATUS_BYTES)
             if not more:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""From an export into Glance: streamed, uploaded and verified."""
+"""Stream an export to a destination, and verify what arrived."""
 
 import contextlib
 import dataclasses
@@ -24,19 +24,19 @@ from nova_snapdriver import faultpoint
 from nova_snapdriver import journal
 from nova_snapdriver.transfer import body as image_body
 from nova_snapdriver.transfer import cancel
-from nova_snapdriver.transfer import image as snap_image
+from nova_snapdriver.transfer import destination
 from nova_snapdriver.transfer import process
 from nova_snapdriver.transfer import verify
 
 LOG = logging.getLogger(__name__)
 
-# Between two notes in the journal, for "nova-snapdriver list".
+# Between two updates of the journal, for "nova-snapdriver list".
 _NOTE_SECONDS = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the operator says.
+    """How to verify and report, from nova.conf.
 
     :param hashes: [snapdriver] verify
     :param progress_interval: seconds between two lines in the log
@@ -47,7 +47,7 @@ class Settings:
 
 
 class _Progress:
-    """Says now and then how far an upload is: in the log, in the journal."""
+    """Reports how far an upload is, in the log and in the journal."""
 
     def __init__(self, image_id: str, record: journal.Record,
                  interval: int) -> None:
@@ -91,21 +91,22 @@ class _Progress:
                   'seconds': self._watch.elapsed()})
 
 
-def send(image: snap_image.Image, metadata: dict[str, Any],
+def send(image: destination.Destination, metadata: dict[str, Any],
          request: process.Request, record: journal.Record,
          settings: Settings, watch: cancel.Watch) -> int:
     """Upload an image of the export and make sure that it arrived.
 
     Blocks in reads of pipes: in eventlet mode, call it in a native thread.
 
+    :param image: where it goes
     :param metadata: of the image, as Nova's image API takes it
     :param record: of the snapshot, where the progress is noted
-    :param watch: what may end it
+    :param watch: may cancel it
     :returns: the length of the image in bytes
     :raises StreamFailed: the disk could not be read
-    :raises UploadFailed: Glance did not take it (or one of Nova's exceptions,
-        see :meth:`nova_snapdriver.transfer.image.Image.upload`)
-    :raises VerifyFailed: Glance does not hold what was sent
+    :raises UploadFailed: the destination did not take it (or one of Nova's
+        exceptions, see :class:`nova_snapdriver.transfer.image.Image`)
+    :raises VerifyFailed: the destination does not hold what was sent
     """
     progress = _Progress(image.id, record, settings.progress_interval)
 
@@ -116,12 +117,12 @@ def send(image: snap_image.Image, metadata: dict[str, Any],
           image_body.ImageBody(request, progress, note,
                                progress.surveyed) as body,
           watch.ending(image.cancel, body.cancel)):
-        # While the stream process maps the disk, or even surveys it.
+        # Meanwhile the stream process maps the disk, or surveys it.
         image.describe(metadata)
         faultpoint.reach('image.described')
         image.upload(body)
         faultpoint.reach('upload.answered')
         sent = verify.Sent(request, body.length, body.digest)
-        verify.verify(image.stored(), sent, settings.hashes)
+        image.verify(sent, settings.hashes)
         faultpoint.reach('upload.verified')
         return body.length

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Whether Glance has what was sent."""
+"""Compare the image that Glance holds with what was sent."""
 
 import dataclasses
 import hashlib
@@ -31,8 +31,8 @@ _MAX_VALUE = 200        # characters, two of the longest hashes in hex
 class Sent:
     """What was sent.
 
-    :param digest: of the whole image, in hex; none if the answer to the
-        upload was lost before the stream came to its end
+    :param digest: hash of the whole image, in hex; None if the connection
+        broke before the stream came to its end
     """
 
     request: process.Request
@@ -41,7 +41,7 @@ class Sent:
 
 
 def verify(stored: dict[str, Any], sent: Sent, hashes: bool) -> None:
-    """Compare.
+    """Make sure that an image is active and what was sent.
 
     :param stored: the image, as Nova's image API gives it
     :param hashes: compare the hashes too, not just the status and the size
@@ -54,10 +54,10 @@ def verify(stored: dict[str, Any], sent: Sent, hashes: bool) -> None:
 
 
 def arrived(stored: dict[str, Any], whole: journal.Whole | None) -> bool:
-    """Whether an active image is what was sent, as far as can be told later.
+    """Whether an active image is what was sent, by the journal's record.
 
     :param stored: the image, as Nova's image API gives it
-    :param whole: what was sent; none if that was not all of it
+    :param whole: what was sent; None if not all of it was
     """
     if whole is None or stored.get('size') != whole.length:
         return False
@@ -73,7 +73,7 @@ def _same(what: str, found: object, expected: object) -> None:
 
 
 def _short(found: object) -> str:
-    """What was found, in a message: whatever that is, and however long."""
+    """A value as text, of at most 200 characters."""
     return str(found)[:_MAX_VALUE]
 
 
@@ -81,8 +81,8 @@ def _verify_hash(stored: dict[str, Any], sent: Sent) -> None:
     algorithm = stored.get('os_hash_algo')
     if not algorithm:
         raise exception.VerifyFailed(
-            reason='it gives no hash of the image; [snapdriver] verify says '
-                   'that one is wanted')
+            reason='it gives no hash of the image, and [snapdriver] verify '
+                   'asks for one')
     if not _known(algorithm):
         raise exception.VerifyFailed(
             reason='its hash %s is not known here' % _short(algorithm))
@@ -92,21 +92,21 @@ def _verify_hash(stored: dict[str, Any], sent: Sent) -> None:
         if sent.request.compression.codec == 'zlib' and (
                 digest != stored.get('os_hash_value')):
             raise exception.VerifyFailed(
-                reason='what zlib compresses again need not come out the '
-                       'same, so this cannot be told: set [snapdriver] '
-                       'hash_algorithm to %s' % algorithm)
+                reason='zlib need not compress the same data to the same '
+                       'bytes again, so the hashes cannot be compared: set '
+                       '[snapdriver] hash_algorithm to %s' % algorithm)
     _same('hash', stored.get('os_hash_value'), digest)
 
 
 def _known(algorithm: object) -> bool:
-    """Whether it names a hash; one of no fixed length (SHAKE) is none."""
+    """Whether hashlib has it, with a fixed length (SHAKE has none)."""
     return (isinstance(algorithm, str) and
             algorithm in hashlib.algorithms_available and
             hashlib.new(algorithm).digest_size > 0)
 
 
 def _read_again(sent: Sent, algorithm: str) -> str | None:
-    """The hash of the captured disk, which still is what it was."""
+    """Stream the export again, for another hash of the same image."""
     LOG.warning('Reading the disk again to verify the image with %(theirs)s: '
                 'set [snapdriver] hash_algorithm to what Glance uses (it is '
                 '%(ours)s)', {'theirs': algorithm,

@@ -20,6 +20,7 @@ from hypothesis import strategies
 import pytest
 
 from nova_snapdriver import exception
+from nova_snapdriver.stream import formats
 from nova_snapdriver.transfer import body
 from nova_snapdriver.transfer import process
 from tests.functional import domains
@@ -33,7 +34,7 @@ TIB = 1024 * GIB
 CLUSTER = 64 * KIB
 MAX_RESIDENT = 128 * MIB
 
-FORMATS = ('qcow2', 'raw')
+FORMATS = sorted(formats.FORMATS)
 
 
 # Ends and beginnings near the edges of sectors, clusters and requests.

@@ -22,7 +22,6 @@ from nova_snapdriver.stream import extents
 from nova_snapdriver.stream import layout
 from nova_snapdriver.stream import qcow2
 from nova_snapdriver.stream import qcow2_compressed
-from nova_snapdriver.stream import survey
 
 CLUSTER = qcow2.CLUSTER_SIZE
 SIZES = strategies.one_of(
@@ -45,7 +44,7 @@ def disks(draw):
             clusters.mark(at * CLUSTER, len(sizes) * CLUSTER)
         at += len(sizes)
         found.extend(sizes)
-    return survey.Found(clusters, found)
+    return extents.SurveyedMap(clusters, found)
 
 
 def length_of(segment):
@@ -143,7 +142,8 @@ def test_rest_is_what_was_not_kept(found, kept):
     ('zlib', 0, 104, 0), ('zstd', 8, 112, 1)))
 def test_header_says_how_it_is_compressed(codec, incompatible, length, kind):
     clusters = extents.ClusterMap(CLUSTER)
-    header = laid_out(survey.Found(clusters, array.array('H')), codec)[1][0]
+    nothing = extents.SurveyedMap(clusters, array.array('H'))
+    header = laid_out(nothing, codec)[1][0]
     assert struct.unpack_from('>QQQII', header, 72) == (
         incompatible, 0, 0, 4, length)
     assert header[104] == kind

@@ -125,11 +125,11 @@ def test_keep_has_the_first_clusters_up_to_its_limit(little_memory, tmp_path,
         assert not os.listdir(tmp_path)
 
 
-def test_keep_is_nobody_elses(little_memory, tmp_path):
+def test_keep_is_private(little_memory, tmp_path):
     with stream_keep.Keep(str(tmp_path), 1 << 20) as keep:
         for piece in PIECES:
             keep.append(piece)
-        info = os.fstat(keep._file)
+        info = os.fstat(keep._file.fileno())
         assert stat.S_IMODE(info.st_mode) == 0o600
         assert info.st_nlink == 0
 

@@ -17,6 +17,7 @@ import pytest
 from nova_snapdriver.capture import workspace
 from nova_snapdriver.stream import codec
 from nova_snapdriver.transfer import compression
+from nova_snapdriver.transfer import process
 
 MIB = 1 << 20
 
@@ -46,9 +47,7 @@ def test_novas_option_means_zlib_unless_ours_names_another(
 
 def test_options_reach_the_stream(place):
     found = compression.choose(conf('zlib'), 'qcow2', place, None)
-    assert found.arguments() == [
-        '--detect-zeroes', '--compression', 'zlib', '--threads', '3',
-        '--keep-limit', str(MIB), '--keep-directory', place.path]
+    assert found == process.Compression('zlib', 3, place.path, MIB, True)
 
 
 def test_raw_images_are_not_compressed(place):

@@ -1,0 +1,128 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+import dataclasses
+import os
+import subprocess
+import sys
+import types
+
+import pytest
+
+from nova_snapdriver.capture import export
+from nova_snapdriver.capture import readahead
+from nova_snapdriver import exception
+from nova_snapdriver.stream import arguments
+from nova_snapdriver.transfer import process
+
+PLAIN = process.Request(export.Export('/nbd', 'vda'), 'raw', None)
+
+
+def parsed(request, *before):
+    """What the process is told, behind these words."""
+    words = request.command()
+    module = words.index('nova_snapdriver.stream')
+    assert tuple(words[:module - 3]) == before
+    assert words[module - 2:module] == ['-P', '-m']
+    return arguments.parse(words[module + 1:])
+
+
+def test_plain_request():
+    assert parsed(PLAIN) == arguments.Arguments(
+        socket='/nbd', export='vda', format='raw', hash='none')
+
+
+def test_request_with_all_there_is(tmp_path):
+    with readahead.ReadAhead(readahead.Spool('/spool', 7, 8)) as ahead:
+        request = process.Request(
+            export.Export('/nbd', 'vda', ahead), 'qcow2', 'sha256',
+            process.Compression('zstd', 3, '/keep', 4, True),
+            process.ProcessLimits(bandwidth=5, nice=6))
+        assert parsed(request, 'nice', '-n', '6') == arguments.Arguments(
+            socket='/nbd', export='vda', format='qcow2', hash='sha256',
+            compression='zstd', threads=3, keep_directory='/keep',
+            keep_limit=4, detect_zeroes=True, bandwidth=5, spool='/spool',
+            spool_limit=7, spool_reserve=8, captured=ahead.inherited[0])
+
+
+def test_without_a_codec_nothing_is_said_of_compression():
+    request = dataclasses.replace(PLAIN, compression=process.Compression(
+        None, 3, '/keep', 4, True))
+    assert parsed(request) == dataclasses.replace(
+        parsed(PLAIN), detect_zeroes=True)
+
+
+class Ahead:
+    """Of which a step fails, as if nova-compute were out of descriptors."""
+
+    input, inherited = subprocess.DEVNULL, ()
+
+    def __init__(self):
+        self.pid = None
+
+    def begin(self):
+        """Nothing to do."""
+
+    def begun(self, pid):
+        self.pid = pid
+        raise OSError('not now')
+
+
+def fake_request(ahead=None, program=sys.executable):
+    return types.SimpleNamespace(
+        source=types.SimpleNamespace(ahead=ahead),
+        command=lambda: [program, '-c', 'input()'])
+
+
+def descriptors():
+    return sorted(os.listdir('/proc/self/fd'))
+
+
+def test_program_that_is_not_there_leaves_nothing_open():
+    before = descriptors()
+    with pytest.raises(exception.StreamFailed, match='cannot start'):
+        process.StreamProcess(fake_request(program='/nonexistent'))
+    assert descriptors() == before
+
+
+def test_second_pipe_that_cannot_be_made_leaves_nothing_open(monkeypatch):
+    before, real, made = descriptors(), os.pipe, []
+
+    def pipe():
+        if made:
+            raise OSError('too many open files')
+        made.append(real())
+        return made[0]
+
+    monkeypatch.setattr(os, 'pipe', pipe)
+    with pytest.raises(OSError, match='too many'):
+        process.StreamProcess(fake_request())
+    monkeypatch.undo()
+    assert made and descriptors() == before
+
+
+def test_process_is_ended_if_nobody_gets_it():
+    before, ahead = descriptors(), Ahead()
+    with pytest.raises(OSError, match='not now'):
+        process.StreamProcess(fake_request(ahead))
+    assert descriptors() == before
+    with pytest.raises(ProcessLookupError):
+        os.kill(ahead.pid, 0)
+
+
+def test_close_twice_leaves_nothing_open():
+    before = descriptors()
+    running = process.StreamProcess(fake_request())
+    assert descriptors() != before
+    running.close()
+    running.close()
+    assert descriptors() == before
