@@ -97,7 +97,8 @@ class Guard:
     def _pressure(self) -> str | None:
         """Why the snapshot has to be aborted; ``None`` if it has not."""
         if self._stopped():
-            return 'QEMU had no room for it and stopped the guest'
+            return ('QEMU had no space for the scratch file and stopped '
+                    'the guest')
         used = _allocated(self._place.path)
         if self._limits.limit and used > self._limits.limit:
             return ('the guest overwrote more than [snapdriver] scratch_limit,'

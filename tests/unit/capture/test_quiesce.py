@@ -157,7 +157,7 @@ def test_guest_that_stays_frozen_for_too_long_is_thawed(guest):
     with pytest.raises(exception.CaptureFailed, match='freeze_timeout'):
         with quiesce.frozen(guest, settings):
             assert thawed.wait(30)
-    # Whoever it was that thawed it, it is asked again at the end.
+    # The agent is asked again at the end, as the first thaw may have failed.
     assert guest.thaw.call_count == 2
 
 

@@ -1,0 +1,113 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A guest that is resumed while its save may still be running."""
+
+from unittest import mock
+
+from nova import exception as nova_exception
+import pytest
+
+from nova_snapdriver.capture import suspend
+from nova_snapdriver import exception
+from nova_snapdriver import guest as snap_guest
+
+
+@pytest.fixture(autouse=True)
+def no_pauses():
+    with mock.patch('time.sleep'):
+        yield
+
+
+@pytest.fixture
+def guest():
+    found = mock.create_autospec(snap_guest.Guest, instance=True)
+    found.instance, found.name = None, 'instance-1'
+    found.exists.return_value = False
+    found.is_saved.return_value = True
+    return found
+
+
+@pytest.fixture
+def power():
+    return suspend.Power(*(mock.Mock() for _ in range(4)))
+
+
+def test_saved_guest_is_started(guest):
+    launch = mock.Mock()
+    assert suspend.bring_back(guest, launch) is True
+    launch.assert_called_once_with()
+    guest.abort_job.assert_not_called()
+
+
+def test_guest_that_was_shut_off_stays_so(guest):
+    guest.is_saved.return_value = False
+    assert suspend.bring_back(guest, pytest.fail) is False
+
+
+def test_running_guest_is_left_alone(guest):
+    guest.exists.return_value = True
+    guest.is_being_saved.return_value = False
+    assert suspend.bring_back(guest, pytest.fail) is False
+    guest.abort_job.assert_not_called()
+
+
+def test_save_that_runs_is_aborted(guest):
+    guest.exists.return_value = True
+    guest.is_being_saved.side_effect = [True, True, False]
+    assert suspend.bring_back(guest, pytest.fail) is True
+    assert guest.abort_job.call_count == 2
+
+
+def test_save_that_ends_before_it_is_aborted(guest):
+    guest.exists.side_effect = [True, False, False]
+    guest.is_being_saved.return_value = True
+    launch = mock.Mock()
+    assert suspend.bring_back(guest, launch) is True
+    launch.assert_called_once_with()
+
+
+def test_save_that_does_not_end_is_an_error(guest):
+    guest.exists.return_value = True
+    guest.is_being_saved.return_value = True
+    with (mock.patch.object(suspend, '_SAVE_SECONDS', 0),
+          pytest.raises(exception.CaptureFailed, match='still being saved')):
+        suspend.bring_back(guest, pytest.fail)
+
+
+def capture(guest, power, on_leftover=pytest.fail):
+    with suspend.suspended(guest, power, on_leftover):
+        pass
+
+
+def test_start_is_tried_again(guest, power):
+    power.launch.side_effect = [nova_exception.NovaException('no'), None]
+    capture(guest, power)
+    assert power.launch.call_count == 2
+    assert power.note.mock_calls == [mock.call(True), mock.call(False)]
+    power.attach.assert_called_once_with()
+
+
+def test_guest_that_does_not_start_is_left_to_a_recovery(guest, power):
+    power.launch.side_effect = nova_exception.NovaException('no memory')
+    on_leftover = mock.Mock()
+    with pytest.raises(exception.ResumeFailed, match='no memory.*virsh start'):
+        capture(guest, power, on_leftover)
+    on_leftover.assert_called_once_with()
+    assert power.note.mock_calls == [mock.call(True)]
+
+
+def test_guest_that_was_deleted_is_not_tried_again(guest, power):
+    guest.exists.side_effect = [False, nova_exception.InstanceNotFound(
+        instance_id='server')]
+    with pytest.raises(nova_exception.InstanceNotFound):
+        capture(guest, power)
