@@ -19,7 +19,6 @@ database knows.
 
 from collections.abc import Callable
 import functools
-import time
 from typing import Any
 
 from nova.compute import task_states
@@ -29,9 +28,9 @@ from nova import exception as nova_exception
 from nova import objects
 from nova.objects import fields
 from oslo_log import log as logging
-from oslo_utils import timeutils
 
 from nova_snapdriver import exception
+from nova_snapdriver import waiting
 
 LOG = logging.getLogger(__name__)
 
@@ -121,13 +120,11 @@ def is_deleted(uuid: str) -> bool:
     return found.task_state in _DELETING or found.vm_state in _DELETED
 
 
-def why_not_running(uuid: str, host: str) -> str | None:
-    """Why a guest must not run on a host; none if Nova expects it to.
+def why_not_here(uuid: str, host: str) -> str | None:
+    """Why a host must leave a guest alone; none if the server is its own.
 
     :param host: nova-compute's name
-    :returns: in words, for good: what Nova does next with the server is none
-        of a snapshot's business
-    :raises ServerBusy: Nova is at work with it: ask again later
+    :returns: in words, for good
     :raises Exception: the database does not answer
     """
     try:
@@ -138,6 +135,22 @@ def why_not_running(uuid: str, host: str) -> str | None:
         return 'the server is on the host %s' % found.host
     if _is_evacuated(uuid, host):
         return 'the server is evacuated from this host'
+    return None
+
+
+def why_not_running(uuid: str, host: str) -> str | None:
+    """Why a guest must not be started; none if Nova expects it to run here.
+
+    :param host: nova-compute's name
+    :returns: in words, for good: what Nova does with the server after that is
+        no business of a snapshot
+    :raises ServerBusy: Nova is at work with it: ask again later
+    :raises Exception: the database does not answer
+    """
+    reason = why_not_here(uuid, host)
+    if reason is not None:
+        return reason
+    found = find(uuid)
     if found.vm_state not in _RUNS:
         return 'the server is %s' % found.vm_state
     if found.task_state in _DELETING:
@@ -184,15 +197,13 @@ def clear_task(instance: Any) -> None:
 
 def _wait(instance: Any) -> None:
     """Wait until the database answers, or for long enough."""
-    deadline = timeutils.StopWatch(_WAIT_SECONDS).start()
     away = _away(instance)
-    if away is not None:
-        LOG.warning('The end of the snapshot cannot be noted, waiting up to '
-                    '%d s for the database: %s', _WAIT_SECONDS, away,
-                    instance=instance)
-    while away is not None and not deadline.expired():
-        time.sleep(_PAUSE_SECONDS)
-        away = _away(instance)
+    if away is None:
+        return
+    LOG.warning('The end of the snapshot cannot be noted, waiting up to %d s '
+                'for the database: %s', _WAIT_SECONDS, away, instance=instance)
+    waiting.wait_until(lambda: _away(instance) is None, _WAIT_SECONDS,
+                       _PAUSE_SECONDS)
 
 
 def _away(instance: Any) -> Exception | None:

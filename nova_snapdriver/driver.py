@@ -142,7 +142,7 @@ class SnapDriver(driver.LibvirtDriver):
         """Undo the snapshots that a crash of nova-compute left undone."""
         self._orphans.find()
         try:
-            if self._undo_abandoned():
+            if self._undo_abandoned() is not retry.Left.NOTHING:
                 self._retry.begin()
             lacking = images.missing_role()
         except Exception:
@@ -153,13 +153,17 @@ class SnapDriver(driver.LibvirtDriver):
             LOG.warning('After a crash of nova-compute, unfinished images of '
                         'snapshots will stay: %s', lacking)
 
-    def _undo_abandoned(self) -> bool:
-        """:returns: whether something could not be undone"""
+    def _undo_abandoned(self) -> retry.Left:
+        """Undo what can be undone."""
         outcomes = undo.Recovery(undo.Tools(
             self._host, self._power.recover,
             CONF.snapdriver.agent_timeout)).run(self._journal)
-        return any([self._orphans.remove(),
-                    *(outcome.failed for outcome in outcomes)])
+        if any(outcome.guest_waits for outcome in outcomes):
+            return retry.Left.GUEST
+        if self._orphans.remove() or any(
+                outcome.failed for outcome in outcomes):
+            return retry.Left.SOMETHING
+        return retry.Left.NOTHING
 
     @functools.cached_property
     def _orphans(self) -> orphans.Orphans:
@@ -256,7 +260,7 @@ class SnapDriver(driver.LibvirtDriver):
         try:
             with direct.removed_on_error(
                     way.route, task.record.keep,
-                    lambda: not referred.is_set() or task.image.is_deleted()):
+                    lambda: not referred.is_set() or task.image.delete()):
                 copied = direct.copy(
                     way.route, task.context, task.image.id, way.guest,
                     way.settings, task.record, way.guest.exists())
@@ -307,7 +311,8 @@ class SnapDriver(driver.LibvirtDriver):
                 timespec='milliseconds'))
         return metadata
 
-    def _send(self, task: _Task, way: planning.Way, captured: export.Capture) -> None:
+    def _send(self, task: _Task, way: planning.Way,
+              captured: export.Capture) -> None:
         source = captured.export
         request = process.Request(
             source, way.image_format,

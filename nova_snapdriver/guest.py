@@ -22,6 +22,8 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import enum
+import pathlib
+import re
 from typing import Any
 
 import libvirt
@@ -39,6 +41,15 @@ _AGENT_CHANNEL = 'org.qemu.guest_agent.0'
 
 _GONE = frozenset((libvirt.VIR_ERR_NO_DOMAIN,))
 
+# What qemu-ga answers for a command that its configuration (block-rpcs,
+# allow-rpcs) switches off or that its build lacks. Libvirt passes it on.
+_UNSUPPORTED = re.compile(
+    r'guest-fsfreeze-\w+ has (not )?been (disabled|found)|'
+    r'CommandNotFound|command is not supported')
+
+# Of this boot of the host, to tell libvirt's numbers of domains apart.
+_BOOT_ID = pathlib.Path('/proc/sys/kernel/random/boot_id')
+
 # How long libvirtd may be away. A restart takes one to five seconds, more
 # with hundreds of domains to reconnect to. Rather long than short: a guest may
 # be frozen meanwhile, and only libvirtd can thaw it.
@@ -50,6 +61,10 @@ Find = Callable[[], Any]
 
 class AgentError(Exception):
     """The guest agent failed, or did not answer in time."""
+
+
+class FreezeUnsupported(AgentError):
+    """The agent has no freeze and thaw, or they are switched off."""
 
 
 class GuestGone(AgentError):
@@ -138,6 +153,14 @@ class Guest:
         except (nova_exception.NovaException, libvirt.libvirtError):
             return False
         return True
+
+    def run_id(self) -> str:
+        """Tell one run of the domain, one QEMU process, from any other.
+
+        :raises nova.exception.InstanceNotFound: the domain is gone
+        """
+        return '%s %s' % (_BOOT_ID.read_text().strip(),
+                          self.live_xml().get('id', 'stopped'))
 
     def live_xml(self) -> etree._Element:
         """The parsed XML of the domain as it runs now.
@@ -241,14 +264,19 @@ class Guest:
         with self._agent():
             return int(self._domain.fsFreeze())
 
-    def thaw(self) -> None:
+    def thaw(self) -> int | None:
         """Thaw the guest's file systems; no error if they are not frozen.
 
+        :returns: how many were thawed; ``None`` if an answer was lost
         :raises AgentError: it failed or timed out
         :raises GuestGone: the domain no longer runs
         """
         with self._agent():
-            self._call('fsThaw')
+            before = self._guest
+            count = int(self._call('fsThaw'))
+            # Called again after libvirtd was away: the first call may have
+            # thawed them.
+            return count if self._guest is before else None
 
     @contextlib.contextmanager
     def _agent(self) -> Iterator[None]:
@@ -258,6 +286,8 @@ class Guest:
             # A stopped domain answers "operation invalid" to agent commands.
             if ex.get_error_code() in _GONE or not self._active():
                 raise GuestGone(str(ex)) from ex
+            if _UNSUPPORTED.search(str(ex)):
+                raise FreezeUnsupported(str(ex)) from ex
             raise AgentError(str(ex)) from ex
 
     def _active(self) -> bool:
@@ -373,6 +403,11 @@ class Guest:
             # Libvirt does not know the length yet.
             return Copying(0, 0)
         return Copying(info['cur'], info['end'])
+
+    def has_block_job(self, disk: imagebackend.RootDisk | None) -> bool:
+        """Whether a block job runs on a disk of a running domain."""
+        return bool(disk is not None and self._active() and
+                    self.block_job(disk.target) is not None)
 
     def copied_disk(self, path: str) -> str | None:
         """The target (vda) of the disk that a block job copies to a file.

@@ -77,7 +77,6 @@ class RootDisk:
     :param device: libvirt's kind of device (disk, cdrom, …)
     :param source: the top image
     :param backing: the images below it, nearest first
-    :param mirrored: whether a block job is copying the disk
     """
 
     target: str
@@ -85,7 +84,6 @@ class RootDisk:
     source: Source
     backing: tuple[Source, ...] = ()
     read_only: bool = False
-    mirrored: bool = False
 
     @property
     def encrypted(self) -> bool:
@@ -115,8 +113,7 @@ def root_disk(domain: etree._Element) -> RootDisk | None:
         device=disk.get('device', 'disk'),
         source=_source(disk, 'driver', 'type', name),
         backing=_backing(disk, name),
-        read_only=disk.find('readonly') is not None,
-        mirrored=disk.find('mirror') is not None)
+        read_only=disk.find('readonly') is not None)
 
 
 def _source(element: etree._Element, tag: str, attribute: str,

@@ -35,6 +35,7 @@ import pathlib
 import time
 import types
 from typing import Any
+from typing import Protocol
 from typing import Self
 import uuid
 
@@ -142,6 +143,22 @@ class Whole:
 def now() -> str:
     """The present, as entries have it."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
+
+
+class Notes(Protocol):
+    """Takes note of what a capture does to the guest; see :class:`Record`."""
+
+    def keep(self) -> None:
+        """Leave the entry for a recovery: something is not undone."""
+
+    def mark(self, mark: Mark, text: str = '') -> None:
+        """Note, durably, what is about to be done to the guest."""
+
+    def unmark(self, mark: Mark) -> None:
+        """Note, durably, that it is undone."""
+
+    def marked(self, mark: Mark) -> str | None:
+        """The text of a mark; none where it is not set."""
 
 
 class Record:

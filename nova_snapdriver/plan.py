@@ -34,6 +34,8 @@ class Path(enum.StrEnum):
     MIRROR = 'mirror'
     COLD = 'cold'
     STOCK = 'stock'
+    #: Nova's own driver would harm what is there.
+    REFUSED = 'refused'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Facts:
     :param live_method: ``[snapdriver] live_method``
     :param live_disabled: ``[workarounds] disable_libvirt_livesnapshot``
     :param encryption: ``[ephemeral_storage_encryption] enabled``
+    :param block_job: whether a block job runs on the disk
     :param not_direct: why Ceph cannot copy the disk into Glance's pool, in
         words; ``None`` if it can
     :param not_held: why no RBD snapshot can be made of the disk, in words;
@@ -65,6 +68,7 @@ class Facts:
     live_method: str = 'auto'
     live_disabled: bool = False
     encryption: bool = False
+    block_job: bool = False
     not_direct: str | None = 'the disk is not on RBD'
     not_held: str | None = None
 
@@ -95,6 +99,10 @@ def choose(facts: Facts) -> Plan:
 
 def _choose_streamed(facts: Facts) -> Plan:
     """The path if the disk has to be read."""
+    if facts.block_job:
+        # Nova's own driver would abort it.
+        return Plan(Path.REFUSED, 'another block job runs on the disk; take '
+                    'the snapshot when it is done')
     reason = _not_ours(facts)
     if reason:
         return Plan(Path.STOCK, reason)
@@ -105,9 +113,6 @@ def _choose_streamed(facts: Facts) -> Plan:
 
 def _choose_active(facts: Facts) -> Plan:
     state = power_state.STATE_MAP[facts.power_state]
-    if facts.disk is not None and facts.disk.mirrored:
-        # That job would also prevent suspending the guest.
-        return Plan(Path.STOCK, 'a block job copies the disk')
     wanted = _cold_wanted(facts)
     if wanted:
         not_cold = _not_cold(facts)

@@ -31,7 +31,7 @@ from nova_snapdriver import guest as snap_guest
 from nova_snapdriver import host as snap_host
 from nova_snapdriver import imagebackend
 from nova_snapdriver import journal
-from nova_snapdriver import plan
+from nova_snapdriver import plan as snap_plan
 
 LOG = logging.getLogger(__name__)
 CONF = nova.conf.CONF
@@ -41,7 +41,7 @@ CONF = nova.conf.CONF
 class Way:
     """How a snapshot is taken."""
 
-    plan: plan.Plan
+    plan: snap_plan.Plan
     guest: snap_guest.Guest
     disk: imagebackend.RootDisk | None
     image_format: str
@@ -53,10 +53,10 @@ class Way:
     def planned(self) -> journal.Planned:
         """What it makes, as the journal has it."""
         path, snapshots, clone = str(self.plan.path), [], ''
-        if self.plan.path is plan.Path.DIRECT and self.route is not None:
+        if self.plan.path is snap_plan.Path.DIRECT and self.route is not None:
             snapshots.append(self.route.snapshot.url)
             clone = self.route.clone
-        if self.plan.path is plan.Path.COLD and self.snapshot is not None:
+        if self.plan.path is snap_plan.Path.COLD and self.snapshot is not None:
             snapshots.append(self.snapshot.url)
         return journal.Planned(path, tuple(snapshots), clone)
 
@@ -80,7 +80,8 @@ class Planner:
     @functools.cached_property
     def capabilities(self) -> snap_host.Capabilities:
         """What the host can do, asked once."""
-        return snap_host.Host(self._driver._host).capabilities(CONF.libvirt.virt_type)
+        return snap_host.Host(self._driver._host).capabilities(
+            CONF.libvirt.virt_type)
 
     def plan(self, context: Any, instance: Any, image_id: str) -> Way:
         """Look at an instance, and choose; touches nothing.
@@ -123,9 +124,10 @@ class Planner:
 
     def _choose(self, guest: snap_guest.Guest,
                 disk: imagebackend.RootDisk | None, image_format: str,
-                not_direct: str | None, not_held: str | None) -> plan.Plan:
+                not_direct: str | None,
+                not_held: str | None) -> snap_plan.Plan:
         missing, server_missing = self._missing()
-        return plan.choose(plan.Facts(
+        return snap_plan.choose(snap_plan.Facts(
             virt_type=CONF.libvirt.virt_type,
             power_state=guest.power_state(self._driver._host),
             disk=disk,

@@ -88,7 +88,8 @@ def _of_stopped(request: capture_request.Request) -> Iterator[export.Capture]:
     """
     held: _Hold = (contextlib.nullcontext(chain(request.disk))
                    if request.snapshot is None else _snapshotted(request))
-    with workspace.private(request.place, None), held as images:
+    with (workspace.private(request.place, None, request.notes.keep),
+          held as images):
         captured_at = datetime.datetime.now(datetime.UTC)
         # With a disk on RBD, the domain may have been started just before.
         consistency = (export.Consistency.OFFLINE
@@ -104,7 +105,7 @@ def _snapshotted(request: capture_request.Request) -> Iterator[_Chain]:
     """Snapshot a disk on RBD, where QEMU locks no images."""
     source, snapshot = request.disk.source, request.snapshot
     assert source.rbd is not None and snapshot is not None
-    with rbd.held(snapshot, request.on_leftover):
+    with rbd.held(snapshot, request.notes.keep):
         yield (dataclasses.replace(source, rbd=snapshot.of(source.rbd)),)
 
 
@@ -117,14 +118,15 @@ def _of_active(request: capture_request.Request) -> Iterator[export.Capture]:
     guest, place = request.guest, request.place
     assert request.power is not None
     job.refuse_others(guest)
-    with workspace.private(place, None), contextlib.ExitStack() as holding:
+    with (workspace.private(place, None, request.notes.keep),
+          contextlib.ExitStack() as holding):
         hold, serve = _to_hold(request)
         watch = timeutils.StopWatch().start()
         # No limit: the guest is suspended while it is frozen, so its programs
         # do not notice how long.
         settings = dataclasses.replace(request.settings, freeze_timeout=0)
-        with (quiesce.frozen(guest, settings) as consistency,
-              suspend.suspended(guest, request.power, request.on_leftover)):
+        with (quiesce.frozen(guest, settings, request.notes) as quiesced,
+              suspend.suspended(guest, request.power, request.notes)):
             captured_at = datetime.datetime.now(datetime.UTC)
             images = holding.enter_context(hold)
             faultpoint.reach('copy.made')
@@ -132,7 +134,8 @@ def _of_active(request: capture_request.Request) -> Iterator[export.Capture]:
         LOG.info('The guest was down for %.1f s', seconds,
                  instance=guest.instance)
         with serve(request, images) as exported:
-            yield export.Capture(exported, consistency, captured_at, seconds)
+            yield export.Capture(exported, quiesced.consistency, captured_at,
+                                 seconds)
 
 
 def _to_hold(request: capture_request.Request) -> tuple[_Hold, _Serve]:
@@ -168,7 +171,8 @@ def _guarded(request: capture_request.Request,
 
         # The size of a clone includes the blocks that it shares.
         limits = dataclasses.replace(request.limits, limit=0)
-        with scratch.guarded(request.guest, request.place, limits, give_up):
+        with scratch.guarded(dataclasses.replace(request, limits=limits),
+                             give_up):
             yield exported
 
 

@@ -34,6 +34,7 @@ from nova_snapdriver.capture import rbd
 from nova_snapdriver import exception
 from nova_snapdriver import faultpoint
 from nova_snapdriver import guest as snap_guest
+from nova_snapdriver import journal
 
 LOG = logging.getLogger(__name__)
 
@@ -98,11 +99,12 @@ class _Freezing:
     """
 
     def __init__(self, driver: Any, volume: str, guest: snap_guest.Guest,
-                 settings: quiesce.Settings) -> None:
+                 settings: quiesce.Settings, notes: journal.Notes) -> None:
         self._driver = driver
         self._volume = volume
         self._guest = guest
         self._settings = settings
+        self._notes = notes
         self.consistency = export.Consistency.CRASH
         self.captured_at = datetime.datetime.now(datetime.UTC)
         self.freeze_seconds = 0.0
@@ -116,16 +118,18 @@ class _Freezing:
             self._driver.create_snap(volume, name, pool=pool, protect=protect)
             return
         watch = timeutils.StopWatch().start()
-        with quiesce.frozen(self._guest, self._settings) as consistency:
+        with quiesce.frozen(self._guest, self._settings,
+                            self._notes) as quiesced:
             self._driver.create_snap(volume, name, protect=protect)
             faultpoint.reach('direct.held')
             self.captured_at = datetime.datetime.now(datetime.UTC)
         self.freeze_seconds = watch.elapsed()
-        self.consistency = consistency
+        self.consistency = quiesced.consistency
 
 
 def copy(way: Route, context: Any, image_id: str, guest: snap_guest.Guest,
-         settings: quiesce.Settings, runs: bool) -> Copied:
+         settings: quiesce.Settings, notes: journal.Notes,
+         runs: bool) -> Copied:
     """Let Ceph copy the disk. To be called within :func:`removed_on_error`.
 
     :param runs: whether the guest is running
@@ -134,7 +138,7 @@ def copy(way: Route, context: Any, image_id: str, guest: snap_guest.Guest,
     """
     backend = way.snapshot.backend
     plain = backend.driver
-    freezing = _Freezing(plain, backend.rbd_name, guest, settings)
+    freezing = _Freezing(plain, backend.rbd_name, guest, settings, notes)
     if runs:
         backend.driver = freezing
     try:
@@ -153,37 +157,50 @@ def copy(way: Route, context: Any, image_id: str, guest: snap_guest.Guest,
 
 
 @contextlib.contextmanager
-def removed_on_error(way: Route, on_leftover: Callable[[], None]
-                     ) -> Iterator[None]:
+def removed_on_error(way: Route, on_leftover: Callable[[], None],
+                     is_unused: Callable[[], bool]) -> Iterator[None]:
     """Remove the copy and the snapshot if the block raises.
 
     :param on_leftover: called when something could not be removed
+    :param is_unused: says for sure that no image refers to the copy
     """
     try:
         yield
-    except BaseException:
+    except BaseException as ex:
+        refused = isinstance(ex, exception.DirectRefused)
         try:
-            remove(way.snapshot.backend.driver, way.snapshot.url, way.clone)
-        except Exception as ex:
+            if refused or is_unused():
+                remove(way.snapshot.backend.driver, way.snapshot.url,
+                       way.clone)
+            else:
+                # It is Glance's: a recovery sees what has become of it.
+                on_leftover()
+        except Exception as error:
             LOG.error('Cannot remove the failed copy %(clone)s and the RBD '
                       'snapshot %(snapshot)s: %(error)s',
                       {'clone': way.clone, 'snapshot': way.snapshot.url,
-                       'error': ex})
+                       'error': error})
             on_leftover()
         raise
 
 
-def remove(driver: Any, snapshot: str, clone: str) -> list[str]:
+def remove(driver: Any, snapshot: str, clone: str) -> None:
     """Remove a copy, complete or not, and the snapshot it was made from.
 
     The copy first: Ceph does not remove a snapshot with a clone that is not
-    flattened.
+    flattened. See :func:`remove_clone`.
+    """
+    remove_clone(driver, clone)
+    rbd.remove(driver, snapshot)
+
+
+def remove_clone(driver: Any, clone: str) -> list[str]:
+    """Remove a copy, complete or not.
 
     :param driver: Nova's :class:`nova.storage.rbd_utils.RBDDriver`
-    :param snapshot: URL of the RBD snapshot
     :param clone: URL of the RBD snapshot of the copy
     :returns: what was removed, in words
-    :raises nova.exception.ImageUnacceptable: a URL is invalid, or of another
+    :raises nova.exception.ImageUnacceptable: the URL is invalid, or of another
         Ceph cluster
     """
     if driver.parse_url(clone)[0] != driver.get_fsid():
@@ -194,4 +211,4 @@ def remove(driver: Any, snapshot: str, clone: str) -> list[str]:
     if driver.exists(image, pool=pool):
         driver.destroy_volume(image, pool=pool)
         done.append('removed the copy %s/%s' % (pool, image))
-    return done + rbd.remove(driver, snapshot)
+    return done

@@ -65,10 +65,8 @@ class Job(abc.ABC):
         try:
             self.end()
         except Exception as ex:
+            # A recovery ends it. The snapshot is what it is by now.
             self._on_leftover()
-            if exc is None:
-                raise
-            # Raise the first error, and log this one.
             LOG.error('%s', ex, instance=self._guest.instance)
 
     def end(self) -> None:

@@ -23,11 +23,11 @@ import datetime
 import os
 
 from lxml import etree
-import nova.privsep.path
 from oslo_utils import timeutils
 
 from nova_snapdriver.capture import export
 from nova_snapdriver.capture import job
+from nova_snapdriver.capture import privsep
 from nova_snapdriver.capture import quiesce
 from nova_snapdriver.capture import readahead
 from nova_snapdriver.capture import request as capture_request
@@ -72,11 +72,11 @@ def capture(request: capture_request.Request) -> Iterator[export.Capture]:
     job.refuse_others(guest)
     owner = guest.qemu_owner()
     uid = None if owner is None else owner[0]
-    backup = job.BackupJob(guest, place.socket, request.on_leftover)
-    with workspace.private(place, uid), _may_end(request) as ahead:
+    backup = job.BackupJob(guest, place.socket, request.notes.keep)
+    with (workspace.private(place, uid, request.notes.keep),
+          _may_end(request) as ahead):
         space.check(place, request.limits)
-        with (scratch.guarded(guest, place, request.limits, backup.end, ahead),
-              backup):
+        with (scratch.guarded(request, backup.end, ahead), backup):
             yield _begin(request, owner, ahead)
 
 
@@ -94,7 +94,8 @@ def _begin(request: capture_request.Request, owner: tuple[int, int] | None,
            ahead: readahead.ReadAhead | None) -> export.Capture:
     target, place = request.disk.target, request.place
     watch = timeutils.StopWatch().start()
-    with quiesce.frozen(request.guest, request.settings) as consistency:
+    with quiesce.frozen(request.guest, request.settings,
+                        request.notes) as quiesced:
         try:
             request.guest.begin_backup(backup_xml(target, place))
         except exception.CaptureFailed as ex:
@@ -102,10 +103,10 @@ def _begin(request: capture_request.Request, owner: tuple[int, int] | None,
         faultpoint.reach('live.begun')
         captured_at = datetime.datetime.now(datetime.UTC)
     freeze_seconds = watch.elapsed()
-    _take_over(place.socket)
+    _take_over(place.socket, owner)
     faultpoint.reach('live.socket-given')
     return export.Capture(export.Export(place.socket, target, ahead),
-                          consistency, captured_at, freeze_seconds)
+                          quiesced.consistency, captured_at, freeze_seconds)
 
 
 def _explained(error: exception.CaptureFailed, place: workspace.Workspace,
@@ -121,7 +122,8 @@ def _explained(error: exception.CaptureFailed, place: workspace.Workspace,
                (owner[0], barrier))
 
 
-def _take_over(socket: str) -> None:
+def _take_over(socket: str, owner: tuple[int, int] | None) -> None:
     """Own the socket, which QEMU's user created: to connect needs write."""
-    if not os.access(socket, os.W_OK, effective_ids=True):
-        nova.privsep.path.chown(socket, uid=os.geteuid())
+    if owner is not None and not os.access(socket, os.W_OK,
+                                           effective_ids=True):
+        privsep.give(socket, owner[0], os.geteuid())

@@ -28,12 +28,12 @@ import datetime
 import os
 
 from lxml import etree
-import nova.privsep.path
 from oslo_log import log as logging
 from oslo_utils import timeutils
 
 from nova_snapdriver.capture import export
 from nova_snapdriver.capture import job
+from nova_snapdriver.capture import privsep
 from nova_snapdriver.capture import quiesce
 from nova_snapdriver.capture import request as capture_request
 from nova_snapdriver.capture import server
@@ -78,12 +78,11 @@ def capture(request: capture_request.Request) -> Iterator[export.Capture]:
     place, target = request.place, request.disk.target
     _refuse_other_jobs(request.guest, target)
     owner = request.guest.qemu_owner()
-    with workspace.private(place, None if owner is None else owner[0]):
+    with workspace.private(place, None, request.notes.keep):
         _make_overlay(request, owner)
         faultpoint.reach('mirror.overlay-made')
         consistency, captured_at, seconds = _copy(request)
-        # Libvirt has set the owner that it remembers, which is another user.
-        nova.privsep.path.chown(place.overlay, uid=os.geteuid())
+        _take_back(place.overlay)
         chain = (imagebackend.Source('file', 'qcow2', place.overlay),
                  *request.disk.backing)
         with server.serve(place, chain, target) as exported:
@@ -116,8 +115,17 @@ def _make_overlay(request: capture_request.Request,
     child.output('qemu-img', 'create', '-f', 'qcow2', *backing, overlay,
                  str(size.capacity))
     os.chmod(overlay, 0o600)
+    # QEMU's user may pass, and exchange nothing: the directory is not its own.
+    os.chmod(request.place.path, 0o711)
     if owner is not None and owner[0] != os.geteuid():
-        nova.privsep.path.chown(overlay, uid=owner[0])
+        privsep.give(overlay, os.geteuid(), owner[0])
+
+
+def _take_back(overlay: str) -> None:
+    """Own the overlay again, whomever libvirt has given it to at the end."""
+    uid = os.stat(overlay, follow_symlinks=False).st_uid
+    if uid != os.geteuid():
+        privsep.give(overlay, uid, os.geteuid())
 
 
 def copy_xml(overlay: str, backing: tuple[imagebackend.Source, ...]) -> str:
@@ -146,13 +154,14 @@ def _copy(request: capture_request.Request,
     guest, target, place = request.guest, request.disk.target, request.place
     # Events are collected from before the job until after it.
     with (guest.block_job_events(target) as events,
-          job.BlockCopy(guest, place.overlay, request.on_leftover)):
+          job.BlockCopy(guest, place.overlay, request.notes.keep)):
         guest.begin_copy(target, copy_xml(place.overlay, request.disk.backing))
         faultpoint.reach('mirror.begun')
         _wait_until_ready(request, events)
         faultpoint.reach('mirror.in-step')
         watch = timeutils.StopWatch().start()
-        with quiesce.frozen(guest, request.settings) as consistency:
+        with quiesce.frozen(guest, request.settings,
+                            request.notes) as quiesced:
             # If another client has ended the job, the overlay is too old.
             _require_ready(target, events)
             guest.end_copy(target)
@@ -160,7 +169,7 @@ def _copy(request: capture_request.Request,
             captured_at = datetime.datetime.now(datetime.UTC)
         seconds = watch.elapsed()
         _wait_for_the_end(target, events)
-    return consistency, captured_at, seconds
+    return quiesced.consistency, captured_at, seconds
 
 
 def _wait_until_ready(request: capture_request.Request,
@@ -173,6 +182,7 @@ def _wait_until_ready(request: capture_request.Request,
     progress = _Progress(guest, target)
     while not waiting.wait_until(lambda: events, _INFO_SECONDS,
                                  _EVENT_POLL_SECONDS):
+        request.check()
         progress.check(events)
         # Should it fail now, aborting the job is an error later on.
         if guest.copy_is_ready(request.place.overlay):

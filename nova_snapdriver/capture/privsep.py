@@ -71,6 +71,56 @@ def end_server(pid: int) -> None:
         server.end()
 
 
+@nova.privsep.sys_admin_pctxt.entrypoint  # type: ignore[untyped-decorator]
+def give(path: str, uid: int, to: int) -> None:
+    """Give a file of a workspace to another user.
+
+    The directory may be QEMU's, and a QEMU that was taken over can put
+    anything there: so a link is not followed, and the file has to be one that
+    the user has made, under no other name.
+
+    :param path: of a socket or a regular file
+    :param uid: the user who owns it
+    :param to: the user who is to own it
+    :raises DiskUnusable: it is something else
+    """
+    _require_workspace_file(path)
+    _give(path, uid, to)
+
+
+def _give(path: str, uid: int, to: int) -> None:
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    directory = os.open(os.path.dirname(path), flags | os.O_DIRECTORY)
+    try:
+        file = os.open(os.path.basename(path), flags, dir_fd=directory)
+    finally:
+        os.close(directory)
+    try:
+        _require_made_by(os.fstat(file), uid, path)
+        # The link in /proc leads to the file that was opened, whatever has
+        # its name by now; fchown(2) refuses descriptors of O_PATH.
+        os.chown('/proc/self/fd/%d' % file, to, -1)
+    finally:
+        os.close(file)
+
+
+def _require_made_by(found: os.stat_result, uid: int, path: str) -> None:
+    kind = stat.S_IFMT(found.st_mode)
+    if (kind not in (stat.S_IFSOCK, stat.S_IFREG) or found.st_uid != uid or
+            found.st_nlink != 1):
+        raise exception.DiskUnusable(
+            reason='%s is no file of user %d: somebody has exchanged it' %
+                   (path, uid))
+
+
+def _require_workspace_file(path: str) -> None:
+    place = workspace.Workspace(os.path.dirname(path))
+    if not workspace.is_one(place.path) or path not in (place.socket,
+                                                        place.overlay):
+        raise exception.DiskUnusable(
+            reason='%s is no file of a snapshot' % path)
+
+
 def _require_workspace(socket: str) -> None:
     place = workspace.Workspace(os.path.dirname(socket))
     if not workspace.is_one(place.path) or socket != place.socket:

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import threading
-import time
 import types
 from typing import Any
 from typing import Self
@@ -28,18 +27,13 @@ from nova_snapdriver.capture import export
 from nova_snapdriver import exception
 from nova_snapdriver import faultpoint
 from nova_snapdriver import guest as snap_guest
+from nova_snapdriver import journal
 from nova_snapdriver import waiting
 
 LOG = logging.getLogger(__name__)
 
 _THAW_ATTEMPTS = 3
 _THAW_PAUSE_SECONDS = 1
-
-# How long, and how often, to try to thaw a guest whose agent hangs in a
-# freeze. Hooks of databases take minutes; after an hour it is an operator's
-# turn.
-_LATE_SECONDS = 3600
-_LATE_POLL_SECONDS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,35 +63,64 @@ def settings(conf: Any, instance: Any) -> Settings:
         freeze_timeout=conf.snapdriver.freeze_timeout)
 
 
+class Quiesced:
+    """The state of the file systems, known for sure once they are thawed."""
+
+    def __init__(self, consistency: export.Consistency) -> None:
+        self.consistency = consistency
+
+
 @contextlib.contextmanager
-def frozen(guest: snap_guest.Guest,
-           settings: Settings) -> Iterator[export.Consistency]:
+def frozen(guest: snap_guest.Guest, settings: Settings,
+           notes: journal.Notes) -> Iterator[Quiesced]:
     """Freeze the guest if its image asks for it, and thaw it at the end.
 
+    :param notes: a freeze is noted before it is asked for
     :returns: the state of the file systems in between
     :raises QuiesceFailed: it is required and failed; nothing is frozen
     :raises ThawFailed: the guest was frozen and cannot be thawed
     :raises CaptureFailed: it took too long, and the guest was thawed meanwhile
     """
     with _alone(guest):
-        refusal = _freeze(guest, settings)
+        refusal = _freeze(guest, settings, notes)
         if refusal is None:
-            watchdog = _Watchdog(guest, settings)
-            try:
-                with watchdog:
-                    yield export.Consistency.FILESYSTEM
-            finally:
-                faultpoint.reach('thaw.asked')
-                _thaw_after_capture(guest, settings)
-                faultpoint.reach('thaw.done')
-            watchdog.check()
+            yield from _while_frozen(guest, settings, notes)
             return
+    _accept(guest, settings, refusal)
+    yield Quiesced(export.Consistency.CRASH)
+
+
+def _while_frozen(guest: snap_guest.Guest, settings: Settings,
+                  notes: journal.Notes) -> Iterator[Quiesced]:
+    quiesced = Quiesced(export.Consistency.FILESYSTEM)
+    watchdog = _Watchdog(guest, settings)
+    try:
+        with watchdog:
+            yield quiesced
+    except BaseException:
+        # Raise the first error, and log another one.
+        _thaw_after_failure(guest, settings, notes)
+        raise
+    faultpoint.reach('thaw.asked')
+    lasted = _thaw(guest, settings, notes)
+    faultpoint.reach('thaw.done')
+    watchdog.check()
+    if not lasted:
+        _accept(guest, settings, 'the freeze had ended before the thaw')
+        quiesced.consistency = export.Consistency.CRASH
+
+
+def _accept(guest: snap_guest.Guest, settings: Settings,
+            refusal: str) -> None:
+    """Go on without a freeze, if the image allows it.
+
+    :raises QuiesceFailed: it does not
+    """
     if settings.require_quiesce:
         raise exception.QuiesceFailed(reason=refusal)
     if settings.has_agent:
         LOG.warning('The guest could not be quiesced, the snapshot is '
                     'crash-consistent: %s', refusal, instance=guest.instance)
-    yield export.Consistency.CRASH
 
 
 class _Watchdog:
@@ -147,7 +170,8 @@ class _Watchdog:
             LOG.error('%s', ex, instance=self._guest.instance)
 
 
-def _freeze(guest: snap_guest.Guest, settings: Settings) -> str | None:
+def _freeze(guest: snap_guest.Guest, settings: Settings,
+            notes: journal.Notes) -> str | None:
     """Freeze the guest.
 
     :returns: ``None`` if it is frozen; else why not, with the guest thawed
@@ -157,6 +181,7 @@ def _freeze(guest: snap_guest.Guest, settings: Settings) -> str | None:
     refusal = guest.agent_refusal()
     if refusal is not None:
         return refusal
+    notes.mark(journal.Mark.FROZEN, guest.run_id())
     try:
         faultpoint.reach('freeze.asked')
         guest.set_agent_timeout(settings.agent_timeout)
@@ -164,13 +189,16 @@ def _freeze(guest: snap_guest.Guest, settings: Settings) -> str | None:
             faultpoint.reach('freeze.done')
             return None
         refusal = 'its agent froze no file system'
+    except snap_guest.FreezeUnsupported as ex:
+        notes.unmark(journal.Mark.FROZEN)
+        return str(ex)
     except snap_guest.AgentError as ex:
         refusal = str(ex)
     except BaseException:
-        thaw(guest, settings.agent_timeout)
+        _thaw_after_failure(guest, settings, notes)
         raise
     # An agent that timed out may have frozen the guest nevertheless.
-    _thaw_after_failure(guest, settings)
+    _thaw_after_failure(guest, settings, notes)
     return refusal
 
 
@@ -180,71 +208,58 @@ def _alone(
     return lockutils.lock('snapdriver-quiesce-%s' % guest.name)
 
 
-def _thaw_after_capture(guest: snap_guest.Guest, settings: Settings) -> None:
+def _thaw(guest: snap_guest.Guest, settings: Settings,
+          notes: journal.Notes) -> bool:
+    """Thaw the guest; whether it was frozen until now.
+
+    :raises ThawFailed: a recovery tries it again, until the agent answers
+    """
     try:
-        thaw(guest, settings.agent_timeout)
+        lasted = thaw(guest, settings.agent_timeout)
     except exception.ThawFailed:
         # The guest is frozen, and libvirt has not even sent the thaw: an agent
         # that hangs does not answer the guest-sync before it.
-        _begin_to_thaw_late(guest, settings)
+        notes.keep()
         raise
+    notes.unmark(journal.Mark.FROZEN)
+    return lasted
 
 
-def _thaw_after_failure(guest: snap_guest.Guest, settings: Settings) -> None:
+def _thaw_after_failure(guest: snap_guest.Guest, settings: Settings,
+                        notes: journal.Notes) -> None:
+    """Thaw a guest that is frozen, or may become so.
+
+    A freeze command cannot be recalled. It takes effect when the agent no
+    longer hangs, and then a recovery thaws the guest.
+    """
     try:
-        thaw(guest, settings.agent_timeout)
+        _thaw(guest, settings, notes)
     except exception.ThawFailed as ex:
         LOG.error('%s', ex, instance=guest.instance)
-        # The freeze command cannot be recalled. It takes effect when the agent
-        # no longer hangs, and then the guest has to be thawed.
-        _begin_to_thaw_late(guest, settings)
 
 
-def _begin_to_thaw_late(guest: snap_guest.Guest, settings: Settings) -> None:
-    # In eventlet mode the thread is a green one.
-    threading.Thread(target=_thaw_late, args=(guest, settings),
-                     daemon=True).start()
-
-
-def _thaw_late(guest: snap_guest.Guest, settings: Settings) -> None:
-    """Thaw as soon as the agent answers; the snapshot does not wait."""
-    # Not at once: the agent has just failed to answer.
-    time.sleep(_LATE_POLL_SECONDS)
-    if not waiting.wait_until(lambda: _thaws(guest, settings), _LATE_SECONDS,
-                              _LATE_POLL_SECONDS):
-        LOG.error('The guest agent has not answered for %d s. When it does, '
-                  'the guest may be frozen: run "virsh domfsthaw %s" then',
-                  _LATE_SECONDS, guest.name, instance=guest.instance)
-
-
-def _thaws(guest: snap_guest.Guest, settings: Settings) -> bool:
-    """Try to thaw once; whether nothing is left to thaw."""
-    try:
-        with _alone(guest):
-            _thaw_once(guest, settings.agent_timeout)
-    except snap_guest.GuestGone:
-        return True
-    except snap_guest.AgentError:
-        return False
-    LOG.warning('The agent answers again and has thawed the guest',
-                instance=guest.instance)
-    return True
-
-
-def thaw(guest: snap_guest.Guest, agent_timeout: int) -> None:
+def thaw(guest: snap_guest.Guest, agent_timeout: int) -> bool:
     """Thaw the guest, in several attempts. No error if it no longer runs.
 
     :param agent_timeout: seconds
+    :returns: whether it was frozen until now, as far as its agent tells; the
+        answer to an attempt that timed out is lost
     :raises ThawFailed: the agent failed, or does not answer
     """
+    counts: list[int | None] = []
+
+    def attempt() -> None:
+        counts.append(None)
+        counts[-1] = _thaw_once(guest, agent_timeout)
+
     try:
         waiting.retry(
-            lambda: _thaw_once(guest, agent_timeout), 'Thawing',
-            guest.instance, errors=(snap_guest.AgentError,),
-            final=(snap_guest.GuestGone,), attempts=_THAW_ATTEMPTS,
-            pause=_THAW_PAUSE_SECONDS)
+            attempt, 'Thawing', guest.instance,
+            errors=(snap_guest.AgentError,), final=(snap_guest.GuestGone,),
+            attempts=_THAW_ATTEMPTS, pause=_THAW_PAUSE_SECONDS)
+        return counts != [0]
     except snap_guest.GuestGone:
-        return
+        return True
     except snap_guest.AgentError as ex:
         raise exception.ThawFailed(domain=guest.name, reason=ex) from ex
 
@@ -258,11 +273,11 @@ def thaw_alone(guest: snap_guest.Guest, agent_timeout: int) -> None:
         thaw(guest, agent_timeout)
 
 
-def _thaw_once(guest: snap_guest.Guest, agent_timeout: int) -> None:
+def _thaw_once(guest: snap_guest.Guest, agent_timeout: int) -> int | None:
     """Thaw the guest, and restore libvirt's default agent timeout."""
     try:
         # Set each time: libvirt forgets it when the guest is suspended.
         guest.set_agent_timeout(agent_timeout)
-        guest.thaw()
+        return guest.thaw()
     finally:
         guest.reset_agent_timeout()

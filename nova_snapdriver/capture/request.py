@@ -23,6 +23,7 @@ from nova_snapdriver.capture import suspend
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import guest as snap_guest
 from nova_snapdriver import imagebackend
+from nova_snapdriver import journal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,22 +31,24 @@ class Request:
     """Capture one disk of one guest, once.
 
     :param place: the workspace, which the capture creates and removes
-    :param on_leftover: called when something could not be undone, so that a
-        recovery has to do it
+    :param notes: where the capture notes what a recovery has to undo
     :param limits: of the space in the scratch directory; unlimited by default
     :param power: how to suspend and resume the guest; ``None`` if it must not
         be suspended
     :param snapshot: RBD snapshot to make of a disk in Ceph, to read that
     :param spool: where to store what is read ahead of the upload; ``None`` if
         nothing may be
+    :param check: raises once the snapshot is to end; called while the capture
+        waits
     """
 
     guest: snap_guest.Guest
     disk: imagebackend.RootDisk
     settings: quiesce.Settings
     place: workspace.Workspace
-    on_leftover: Callable[[], None]
+    notes: journal.Notes
     limits: space.Limits = space.Limits(0, 0)
     power: suspend.Power | None = None
     snapshot: rbd.Snapshot | None = None
     spool: readahead.Spool | None = None
+    check: Callable[[], None] = lambda: None

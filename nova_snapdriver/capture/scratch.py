@@ -28,10 +28,11 @@ from oslo_log import log as logging
 from oslo_utils import units
 
 from nova_snapdriver.capture import readahead
+from nova_snapdriver.capture import request as capture_request
 from nova_snapdriver.capture import space
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import exception
-from nova_snapdriver import guest as snap_guest
+from nova_snapdriver import journal
 
 LOG = logging.getLogger(__name__)
 
@@ -48,24 +49,26 @@ _HURRY_SHARE = 4
 class Guard:
     """Watches one capture in a thread, from its start to its end.
 
+    :param request: of the capture
     :param end_job: ends the capture's job; idempotent
     :param ahead: to read ahead of the upload if the guest overwrites much, so
         that the job can end once the disk has been read; ``None`` if not
     """
 
-    def __init__(self, guest: snap_guest.Guest, place: workspace.Workspace,
-                 limits: space.Limits, end_job: Callable[[], None],
+    def __init__(self, request: capture_request.Request,
+                 end_job: Callable[[], None],
                  ahead: readahead.ReadAhead | None = None) -> None:
-        self._guest = guest
-        self._place = place
-        self._limits = limits
+        self._guest = request.guest
+        self._place = request.place
+        self._limits = request.limits
+        self._notes = request.notes
         self._end_job = end_job
         self._ahead = ahead
         self._stopping = threading.Event()
         # In eventlet mode a green one, so that it may call libvirt.
         self._thread = threading.Thread(target=self._watch, daemon=True)
         # A guest that was stopped by an earlier error must stay so.
-        self._stopped_before = guest.stopped_by_io_error()
+        self._stopped_before = self._guest.stopped_by_io_error()
         self.reason: str | None = None
 
     def start(self) -> None:
@@ -74,11 +77,16 @@ class Guard:
     def stop(self) -> None:
         """Stop watching, and resume the guest if the job has stopped it.
 
-        To be called when the job has ended.
+        To be called when the job has ended. Never raises.
         """
         self._stopping.set()
         self._thread.join()
-        self._resume()
+        try:
+            self._resume()
+        except Exception as ex:
+            self._notes.keep()
+            LOG.error('The guest may be paused: %s', ex,
+                      instance=self._guest.instance)
 
     def _watch(self) -> None:
         while not self._stopping.wait(_POLL_SECONDS):
@@ -117,8 +125,7 @@ class Guard:
             ahead.order()
         if not ahead.claim_end():
             return False
-        self._end_job()
-        self._resume()
+        self._end_job_and_resume()
         LOG.info('The disk has been read: its capture has ended, the upload '
                  'goes on', instance=self._guest.instance)
         return True
@@ -127,6 +134,12 @@ class Guard:
         LOG.error('Aborting the snapshot to keep the guest running: %s',
                   reason, instance=self._guest.instance)
         self.reason = reason
+        self._end_job_and_resume()
+
+    def _end_job_and_resume(self) -> None:
+        if self._stopped():
+            # Once the job is gone, nothing else tells that it was the cause.
+            self._notes.mark(journal.Mark.PAUSED, self._guest.run_id())
         try:
             self._end_job()
         finally:
@@ -138,21 +151,21 @@ class Guard:
     def _resume(self) -> None:
         if self._stopped():
             self._guest.resume()
+            self._notes.unmark(journal.Mark.PAUSED)
             LOG.warning('Resumed the guest, which QEMU had paused for lack of '
                         'space in [snapdriver] scratch_directory',
                         instance=self._guest.instance)
 
 
 @contextlib.contextmanager
-def guarded(guest: snap_guest.Guest, place: workspace.Workspace,
-            limits: space.Limits, end_job: Callable[[], None],
+def guarded(request: capture_request.Request, end_job: Callable[[], None],
             ahead: readahead.ReadAhead | None = None) -> Iterator[None]:
     """Guard a capture. The block must end after its job has ended.
 
     :raises ScratchExhausted: the guard ended the job; instead of the error
         that this caused in the block
     """
-    guard = Guard(guest, place, limits, end_job, ahead)
+    guard = Guard(request, end_job, ahead)
     guard.start()
     try:
         try:

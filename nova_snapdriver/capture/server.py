@@ -24,7 +24,6 @@ from collections.abc import Sequence
 import contextlib
 import os
 
-import nova.privsep.path
 from oslo_log import log as logging
 
 from nova_snapdriver.capture import blockdev
@@ -82,7 +81,7 @@ def _served_by_root(socket: str, chain: Sequence[imagebackend.Source],
     pid = privsep.start_server(
         socket, [(one.type, one.format, one.path) for one in chain], name)
     try:
-        nova.privsep.path.chown(socket, uid=os.geteuid())
+        privsep.give(socket, 0, os.geteuid())
         yield
     finally:
         _end(pid)

@@ -30,6 +30,7 @@ from oslo_log import log as logging
 from nova_snapdriver import exception
 from nova_snapdriver import faultpoint
 from nova_snapdriver import guest as snap_guest
+from nova_snapdriver import journal
 from nova_snapdriver import waiting
 
 LOG = logging.getLogger(__name__)
@@ -52,38 +53,36 @@ class Power:
     :param suspend: detaches passed-through devices, and saves the domain
     :param launch: starts the domain, from its managed save image if it has one
     :param attach: attaches passed-through devices
-    :param note: notes for a recovery whether the guest is suspended for a
-        snapshot; called with True before, and with False after
     """
 
     suspend: Callable[[], None]
     launch: Callable[[], None]
     attach: Callable[[], None]
-    note: Callable[[bool], None]
 
 
 @contextlib.contextmanager
 def suspended(guest: snap_guest.Guest, power: Power,
-              on_leftover: Callable[[], None]) -> Iterator[None]:
+              notes: journal.Notes) -> Iterator[None]:
     """Suspend a guest, and resume it at the end.
 
     A guest that was paused is paused again: its managed save image says so.
 
-    :param on_leftover: called when it could not be resumed
+    :param notes: that it is suspended is noted before, until it runs again
     :raises CaptureFailed: it cannot be suspended, and is as it was
     :raises ResumeFailed: it cannot be resumed
     :raises DevicesMissing: it was resumed, without all of its devices
     :raises nova.exception.InstanceNotFound: it was deleted meanwhile
     """
-    power.note(True)
+    notes.mark(journal.Mark.SUSPENDED)
     faultpoint.reach('suspend.noted')
     try:
         _suspend(guest, power)
         faultpoint.reach('suspend.saved')
         yield
-    finally:
-        faultpoint.reach('resume.begun')
-        _resume(guest, power, on_leftover)
+    except BaseException:
+        _resume_after_failure(guest, power, notes)
+        raise
+    _resume(guest, power, notes)
 
 
 def _suspend(guest: snap_guest.Guest, power: Power) -> None:
@@ -101,17 +100,30 @@ def _suspend(guest: snap_guest.Guest, power: Power) -> None:
                    'another client of libvirt')
 
 
+def _resume_after_failure(guest: snap_guest.Guest, power: Power,
+                          notes: journal.Notes) -> None:
+    """Resume the guest; the first error is raised, and another one logged."""
+    try:
+        _resume(guest, power, notes)
+    except Exception as ex:
+        LOG.error('%s', ex, instance=guest.instance)
+
+
 def _resume(guest: snap_guest.Guest, power: Power,
-            on_leftover: Callable[[], None]) -> None:
+            notes: journal.Notes) -> None:
+    faultpoint.reach('resume.begun')
     try:
         started = _started(guest, power)
     except nova_exception.InstanceNotFound:
         raise
     except BaseException:
-        on_leftover()
+        notes.keep()
         raise
     faultpoint.reach('resume.started')
-    power.note(False)
+    if notes.marked(journal.Mark.FROZEN) is not None:
+        # It goes on in another QEMU process.
+        notes.mark(journal.Mark.FROZEN, guest.run_id())
+    notes.unmark(journal.Mark.SUSPENDED)
     faultpoint.reach('resume.noted')
     try:
         power.attach()

@@ -12,6 +12,7 @@
 
 """The private directory of one snapshot, below the scratch directory."""
 
+from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import dataclasses
@@ -140,13 +141,15 @@ def _make(parent: str) -> None:
 
 
 @contextlib.contextmanager
-def private(place: Workspace, qemu_uid: int | None) -> Iterator[None]:
+def private(place: Workspace, qemu_uid: int | None,
+            on_leftover: Callable[[], None]) -> Iterator[None]:
     """Create the workspace of a snapshot, and remove it at the end.
 
     Only QEMU's user, who creates the socket and uses the scratch file, and
     nova-compute's own group can enter it, despite the umask.
 
     :param qemu_uid: the user that QEMU runs as; ``None`` means nova-compute's
+    :param on_leftover: called when it could not be removed
     :raises DirectoryUnusable: it cannot be created
     """
     check(place)
@@ -161,7 +164,7 @@ def private(place: Workspace, qemu_uid: int | None) -> Iterator[None]:
         yield
     finally:
         faultpoint.reach('workspace.removing')
-        shutil.rmtree(place.path, onerror=_left_behind)
+        _remove(place.path, on_leftover)
         faultpoint.reach('workspace.removed')
 
 
@@ -174,9 +177,13 @@ def _give(path: str, uid: int | None) -> None:
     nova.privsep.path.chown(path, uid=uid)
 
 
-def _left_behind(function: object, path: str, error: object) -> None:
-    LOG.error('Cannot remove %(path)s: %(error)s. Remove it by hand.',
-              {'path': path, 'error': error})
+def _remove(path: str, on_leftover: Callable[[], None]) -> None:
+    try:
+        shutil.rmtree(path)
+    except OSError as ex:
+        on_leftover()
+        LOG.error('Cannot remove %(path)s, this is tried again: %(error)s',
+                  {'path': path, 'error': ex})
 
 
 def unreachable(path: str, uid: int, gid: int) -> str | None:

@@ -13,6 +13,7 @@
 """Nova's configuration, for subcommands that need it."""
 
 import argparse
+import sys
 
 import nova.conf
 from oslo_config import cfg
@@ -20,6 +21,7 @@ from oslo_log import log as logging
 
 from nova_snapdriver.cmd import base
 from nova_snapdriver import conf
+from nova_snapdriver import exception
 from nova_snapdriver import journal
 
 CONF = nova.conf.CONF
@@ -44,6 +46,27 @@ def load(args: argparse.Namespace) -> journal.Journal:
                  for word in ('--config-file', path)]
     try:
         CONF(arguments, project='nova', prog='nova-snapdriver')
-        return journal.Journal(CONF.snapdriver.journal_directory)
+        found = journal.Journal(CONF.snapdriver.journal_directory, CONF.host)
     except (cfg.Error, ValueError) as ex:
         raise base.CommandError('configuration: %s' % ex) from ex
+    if not CONF.config_file and not CONF.config_dir:
+        raise base.CommandError(
+            'there is no nova.conf where Nova looks for it: name the files of '
+            'nova-compute with --config-file')
+    return found
+
+
+def report_unusable(entries: journal.Journal) -> int:
+    """Say which entries of a journal are not for this host.
+
+    :returns: the exit status
+    :raises CommandError: the journal cannot be read
+    """
+    try:
+        unusable = entries.unusable()
+    except exception.JournalUnusable as ex:
+        raise base.CommandError(str(ex)) from ex
+    for found in unusable:
+        print('nova-snapdriver: %s: %s' % (found.path, found.reason),
+              file=sys.stderr)
+    return int(bool(unusable))

@@ -36,17 +36,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :param argv: the arguments without the program's name; sys.argv's if None.
     """
+    try:
+        return _run(argv)
+    except base.CommandError as error:
+        print(f'nova-snapdriver: {error}', file=sys.stderr)
+    except KeyboardInterrupt:
+        print('nova-snapdriver: interrupted, what was not done is still noted',
+              file=sys.stderr)
+    return 1
+
+
+def _run(argv: Sequence[str] | None) -> int:
     chosen = _parser().parse_args(argv)
     command = _load(chosen.command)
     parser = argparse.ArgumentParser(
         prog=f'nova-snapdriver {chosen.command}',
         description=(command.__doc__ or '').splitlines()[0])
     command.add_arguments(parser)
-    try:
-        return command.run(parser.parse_args(chosen.arguments))
-    except base.CommandError as error:
-        print(f'nova-snapdriver: {error}', file=sys.stderr)
-        return 1
+    return command.run(parser.parse_args(chosen.arguments))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,7 +87,12 @@ class _Version(argparse.Action):
 
 
 def _load(name: str) -> base.Command:
-    module = importlib.import_module(f'nova_snapdriver.cmd.{name}')
+    try:
+        module = importlib.import_module(f'nova_snapdriver.cmd.{name}')
+    except ImportError as error:
+        raise base.CommandError(
+            f'{error}. Install nova-snapdriver where nova-compute runs, and '
+            'call that one') from error
     return typing.cast(base.Command, module)
 
 

@@ -14,19 +14,34 @@
 
 Ends their backup jobs, thaws their guests, removes their files and deletes
 their unfinished images. nova-compute does the same when it starts. Snapshots
-that still run are left alone. Exit status 1: something could not be undone.
+that still run are left alone. A guest that a snapshot has suspended is started
+if Nova's database expects it to run, which nova-conductor is asked for. Exit
+status 1: something could not be undone.
 """
 
 import argparse
+import threading
 from typing import Any
 
 import libvirt
+from nova.conductor import rpcapi as conductor_rpcapi
 from nova import exception as nova_exception
+from nova import objects
+from nova.objects import base as objects_base
+from nova import rpc
 from nova.virt.libvirt import driver
 from nova.virt.libvirt import guest as nova_guest
 
+from nova_snapdriver.cmd import base
 from nova_snapdriver.cmd import conffiles
+from nova_snapdriver import database
+from nova_snapdriver import exception
+from nova_snapdriver import guest as snap_guest
 from nova_snapdriver.recovery import undo
+
+# To hear from nova-conductor. A message queue that is away is waited for
+# without end by oslo.messaging.
+_ANSWER_SECONDS = 15
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,14 +52,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     entries = conffiles.load(args)
+    status = conffiles.report_unusable(entries)
+    objects.register_all()
+    objects_base.NovaObject.indirection_api = _Conductor()
     outcomes = undo.Recovery(
-        _Host(), conffiles.CONF.snapdriver.agent_timeout,
+        undo.Tools(_Host(), _launch,
+                   conffiles.CONF.snapdriver.agent_timeout),
         args.dry_run).run(entries)
     for outcome in outcomes:
         _print(outcome, 'to do' if args.dry_run else 'done')
     if not outcomes:
         print('no snapshot was abandoned')
-    return int(any(outcome.failed for outcome in outcomes))
+    return max(status, int(any(outcome.failed for outcome in outcomes)))
+
+
+class _Conductor:
+    """Asks nova-conductor for objects, as nova-compute does, with a limit."""
+
+    def __init__(self) -> None:
+        self._away = False
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
+            return self._answer(name, arguments, named)
+
+        return call
+
+    def _answer(self, name: str, arguments: Any, named: Any) -> Any:
+        found: list[Any] = []
+
+        def ask() -> None:
+            try:
+                if not rpc.initialized():
+                    rpc.init(conffiles.CONF)
+                api = conductor_rpcapi.ConductorAPI()
+                found.append(getattr(api, name)(*arguments, **named))
+            except Exception as ex:
+                found.append(ex)
+
+        if not self._away:
+            asking = threading.Thread(target=ask, daemon=True)
+            asking.start()
+            asking.join(_ANSWER_SECONDS)
+        if not found:
+            self._away = True
+            raise exception.ServerBusy(reason='nova-conductor does not answer')
+        if isinstance(found[0], Exception):
+            raise found[0]
+        return found[0]
 
 
 class _Host:
@@ -52,12 +107,18 @@ class _Host:
 
     That one waits for events in threads which never end; where nova-compute
     uses native threads, this command would not end either.
+
+    :raises CommandError: libvirt does not answer
     """
 
     def __init__(self) -> None:
         # Errors are raised; libvirt need not print them as well.
         libvirt.registerErrorHandler(lambda context, error: None, None)
-        self._connection = libvirt.open(driver.LibvirtDriver._uri())
+        try:
+            self._connection = libvirt.open(driver.LibvirtDriver._uri())
+        except libvirt.libvirtError as ex:
+            raise base.CommandError('nothing was done, as libvirt does not '
+                                    'answer: %s' % ex) from ex
 
     def get_guest(self, instance: Any) -> nova_guest.Guest:
         try:
@@ -68,6 +129,21 @@ class _Host:
                 raise
             raise nova_exception.InstanceNotFound(
                 instance_id=instance.uuid) from ex
+
+
+def _launch(uuid: str, guest: snap_guest.Guest) -> list[str]:
+    """Start a guest; what only nova-compute can give it is left to do."""
+    instance = database.find(uuid, *database.DEVICES)
+    guest.start()
+    needs = [name for name, wanted in (
+        ('CPUs of its own, which Nova may have powered down',
+         instance.numa_topology),
+        ('PCI devices', instance.pci_devices and
+         instance.pci_devices.objects)) if wanted]
+    if not needs:
+        return []
+    return ['it is still to get back its %s: "openstack server reboot --hard '
+            '%s" does that' % (' and '.join(needs), uuid)]
 
 
 def _print(outcome: undo.Outcome, verb: str) -> None:

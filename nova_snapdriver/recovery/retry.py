@@ -17,6 +17,7 @@ to wait for the next start of nova-compute then.
 """
 
 from collections.abc import Callable
+import enum
 import threading
 import time
 
@@ -27,16 +28,26 @@ LOG = logging.getLogger(__name__)
 # Soon at first, as most troubles are short, and then less and less often.
 _FIRST_SECONDS = 5
 _MOST_SECONDS = 300
+_GUEST_SECONDS = 30
 _FACTOR = 2
+
+
+class Left(enum.Enum):
+    """What an attempt leaves to be done."""
+
+    NOTHING = 'nothing'
+    SOMETHING = 'something'
+    #: Of a guest, which is not to wait for long.
+    GUEST = 'guest'
 
 
 class Retry:
     """Tries something again, in a thread, until there is nothing left of it.
 
-    :param attempt: says whether something is left
+    :param attempt: says what is left
     """
 
-    def __init__(self, attempt: Callable[[], bool]) -> None:
+    def __init__(self, attempt: Callable[[], Left]) -> None:
         self._attempt = attempt
         self._lock = threading.Lock()
         self._running = False
@@ -57,14 +68,18 @@ class Retry:
         pause = _FIRST_SECONDS
         while self._wants():
             time.sleep(pause)
-            pause = min(pause * _FACTOR, _MOST_SECONDS)
-            try:
-                left = self._attempt()
-            except Exception:
-                LOG.exception('Cannot undo what snapshots have left')
-                left = True
-            if left:
+            left = self._try()
+            if left is not Left.NOTHING:
                 self._wanted = True
+            pause = min(pause * _FACTOR, _GUEST_SECONDS if left is Left.GUEST
+                        else _MOST_SECONDS)
+
+    def _try(self) -> Left:
+        try:
+            return self._attempt()
+        except Exception:
+            LOG.exception('Cannot undo what snapshots have left')
+            return Left.SOMETHING
 
     def _wants(self) -> bool:
         """Whether there is something to do; if not, the thread ends."""

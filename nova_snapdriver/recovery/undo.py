@@ -64,12 +64,14 @@ class Outcome:
     :param path: of :class:`nova_snapdriver.plan.Path`, as far as known
     :param done: in words, in order
     :param failed: what is still to be done, in words
+    :param guest_waits: the guest is not yet what it was before
     """
 
     entry: journal.Entry
     path: str
     done: tuple[str, ...]
     failed: tuple[str, ...]
+    guest_waits: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,8 +128,9 @@ class Recovery:
             except Exception as ex:
                 LOG.exception('Recovery of image %s', record.entry.image)
                 failed.append(repr(ex))
-        return Outcome(record.entry, record.planned.path, tuple(done),
-                       tuple(failed))
+        return Outcome(
+            record.entry, _path(record), tuple(done), tuple(failed),
+            any(record.marked(mark) is not None for mark in journal.Mark))
 
 
 class _Undoing:
@@ -344,6 +347,12 @@ class _Undoing:
                     *arguments: object) -> None:
         if not self._dry_run:
             action(*arguments)
+
+
+def _path(record: journal.Record) -> str:
+    with contextlib.suppress(exception.JournalUnusable):
+        return record.planned.path
+    return ''
 
 
 def _log(outcome: Outcome) -> None:

@@ -13,30 +13,63 @@
 """Cancel a transfer whose server or image is gone."""
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
+import dataclasses
+import random
 import threading
-import time
 import types
 from typing import Self
 
 from oslo_log import log as logging
 from oslo_utils import timeutils
 
+from nova_snapdriver import waiting
+
 LOG = logging.getLogger(__name__)
 
-# Each look takes a request to Glance and one or two to libvirt.
-_POLL_SECONDS = 2
+# How often it is seen which cause is to be asked again.
+_POLL_SECONDS = 0.5
 
 # The export of a QEMU that dies is gone at once. libvirt says so later: it
 # waits for the process, and cleans up after it.
 _LAG_SECONDS = 15
 _LAG_POLL_SECONDS = 0.2
 
-# Returns the exception to end with, None to go on. One that raises knows
-# neither, and is asked again.
-Cause = Callable[[], Exception | None]
+
+@dataclasses.dataclass(frozen=True)
+class Cause:
+    """What may end a transfer.
+
+    :param ask: returns the exception to end with, None to go on. One that
+        raises knows neither, and is asked again.
+    :param seconds: between two questions, about
+    """
+
+    ask: Callable[[], Exception | None]
+    seconds: float = _POLL_SECONDS
+
+
+class _Due:
+    """Says when a cause is to be asked again.
+
+    At first at a random time: many snapshots begin at once, and do not ask a
+    service at once for ever.
+    """
+
+    def __init__(self, cause: Cause) -> None:
+        self.cause = cause
+        self._watch = timeutils.StopWatch(
+            random.uniform(0, cause.seconds)).start()
+
+    def take(self) -> bool:
+        """Whether it is due; then not again for a while."""
+        if not self._watch.expired():
+            return False
+        self._watch = timeutils.StopWatch(self.cause.seconds).start()
+        return True
 
 
 class Watch:
@@ -45,14 +78,14 @@ class Watch:
     Work that fails then raises the exception of the cause instead of its own.
     Work that succeeds all the same has succeeded.
 
-    :param causes: asked in turn, every two seconds
+    :param causes: each asked again and again
     :param expected: asked if the work failed without a cause: whether one is
         bound to show a little later
     """
 
     def __init__(self, causes: Sequence[Cause],
                  expected: Callable[[], bool] = lambda: False) -> None:
-        self._causes = causes
+        self._causes = [_Due(cause) for cause in causes]
         self._expected = expected
         self._cause: Exception | None = None
         self._endings: list[Callable[[], None]] = []
@@ -80,19 +113,18 @@ class Watch:
 
     def _look_for_late_one(self) -> None:
         """The work may fail before its cause shows: QEMU takes the export."""
-        self._look()
-        deadline = timeutils.StopWatch(_LAG_SECONDS).start()
-        while (self._cause is None and not deadline.expired() and
-               self._expected()):
-            time.sleep(_LAG_POLL_SECONDS)
-            self._look()
+        def looked() -> bool:
+            self._look([due.cause for due in self._causes])
+            return self._cause is not None or not self._expected()
+
+        waiting.wait_until(looked, _LAG_SECONDS, _LAG_POLL_SECONDS)
 
     @contextlib.contextmanager
     def ending(self, *endings: Callable[[], None]) -> Iterator[None]:
         """Have the work in the block ended on a cause.
 
-        :param endings: called in another thread, and again every two seconds:
-            work that had not begun yet is ended the next time
+        :param endings: called in another thread, and again and again: work
+            that had not begun yet is ended the next time
         """
         self._endings.extend(endings)
         try:
@@ -103,14 +135,14 @@ class Watch:
     def _watch(self) -> None:
         while not self._stopping.wait(_POLL_SECONDS):
             if self._cause is None:
-                self._look()
+                self._look([due.cause for due in self._causes if due.take()])
             if self._cause is not None:
                 self._end()
 
-    def _look(self) -> None:
-        for cause in self._causes:
+    def _look(self, causes: Iterable[Cause]) -> None:
+        for cause in causes:
             try:
-                self._cause = cause()
+                self._cause = cause.ask()
             except Exception as ex:
                 LOG.debug('Cannot see whether a snapshot is still needed: %s',
                           ex)

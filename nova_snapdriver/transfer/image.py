@@ -293,15 +293,26 @@ class Image(destination.Destination):
         """
         snap_verify.verify(self.stored(), sent, hashes)
 
-    def discard(self) -> bool:
+    def delete(self) -> bool:
         """Delete the image.
 
-        :returns: whether it is gone; if not, the log says why
+        :returns: whether Glance did; not if it shows no such image, which
+            does not mean that there is none
+        :raises Exception: Glance did not answer, or refused
         """
         try:
             self._api.delete(self._context, self.id)
         except nova_exception.ImageNotFound:
-            pass
+            return False
+        return True
+
+    def discard(self) -> bool:
+        """Delete the image if it is there.
+
+        :returns: whether nothing of it is to be seen; if not, the log says why
+        """
+        try:
+            self.delete()
         except Exception as ex:
             LOG.error('Cannot delete image %(image)s now: %(error)s',
                       {'image': self.id, 'error': ex})

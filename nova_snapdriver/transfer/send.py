@@ -12,6 +12,7 @@
 
 """Stream an export to a destination, and verify what arrived."""
 
+from collections.abc import Callable
 import contextlib
 import dataclasses
 from typing import Any
@@ -40,26 +41,30 @@ class Settings:
 
     :param hashes: [snapdriver] verify
     :param progress_interval: seconds between two lines in the log
+    :param sent: called with the bytes sent and the length of the image
     """
 
     hashes: bool
     progress_interval: int
+    sent: Callable[[int, int], None] = lambda done, length: None
 
 
 class _Progress:
     """Reports how far an upload is, in the log and in the journal."""
 
     def __init__(self, image_id: str, record: journal.Record,
-                 interval: int) -> None:
+                 settings: Settings) -> None:
         self._image_id = image_id
         self._record = record
+        self._sent = settings.sent
         self._done = 0
         self._watch = timeutils.StopWatch().start()
         self._note = timeutils.StopWatch(_NOTE_SECONDS).start()
-        self._log = timeutils.StopWatch(interval).start()
+        self._log = timeutils.StopWatch(settings.progress_interval).start()
 
     def __call__(self, done: int, length: int) -> None:
         self._reach(done, length)
+        self._sent(done, length)
         if self._note.expired():
             self._note.restart()
             self._record.progress(done, length)
@@ -108,7 +113,7 @@ def send(image: destination.Destination, metadata: dict[str, Any],
         exceptions, see :class:`nova_snapdriver.transfer.image.Image`)
     :raises VerifyFailed: the destination does not hold what was sent
     """
-    progress = _Progress(image.id, record, settings.progress_interval)
+    progress = _Progress(image.id, record, settings)
 
     def note(length: int, digest: str | None) -> None:
         record.note_whole(journal.Whole(length, request.algorithm, digest))
