@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A Glance that answers awkwardly. A good one is in the lab: a real one."""
+"""A Glance that misbehaves on request. The lab has a real one."""
 
 import hashlib
 import http.server
@@ -27,7 +27,7 @@ SCHEMA = {
     'additionalProperties': {'type': 'string'},
 }
 
-# What it takes at a time if it is slow, in bytes.
+# Bytes that it takes at a time if its rate is limited.
 STEP = 256 * 1024
 
 
@@ -39,8 +39,8 @@ class FakeGlance(http.server.ThreadingHTTPServer):
     the image and hang up instead of answering; 'flip' to store another byte;
     'short' to store less; 'nothing' to store nothing and say that all is well;
     'stall' to stop reading in the middle, and 'mute' at the end, for ever.
-    ``rate`` is how many bytes a second it takes of an upload; none for all.
-    A status in ``location_fault`` answers who names a location for the data.
+    ``rate`` limits an upload, in bytes per second; None means unlimited.
+    ``location_fault`` is the status for a request that sets a location.
     """
 
     daemon_threads = True

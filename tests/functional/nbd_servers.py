@@ -43,7 +43,7 @@ def nbdkit(*arguments):
 
 @contextlib.contextmanager
 def garbage(answer):
-    """Listen, send the same bytes to whoever connects, and hang up."""
+    """Listen, send the same bytes to every client, and hang up."""
     with tempfile.TemporaryDirectory() as directory:
         path = directory + '/nbd'
         with socket.socket(socket.AF_UNIX) as listening:

@@ -12,6 +12,7 @@
 
 """The stream against real NBD servers, its images against real qemu-img."""
 
+import doctest
 import os
 import tempfile
 
@@ -19,6 +20,7 @@ import hypothesis
 from hypothesis import strategies
 import pytest
 
+import nova_snapdriver
 from nova_snapdriver import exception
 from nova_snapdriver.stream import formats
 from nova_snapdriver.transfer import body
@@ -209,3 +211,14 @@ def test_close_ends_a_process_in_the_middle():
             next(running.chunks())
         assert running._process.returncode is not None
         running.close()
+
+
+def test_example_of_the_package(tmp_path):
+    disk, image = tmp_path / 'disk', tmp_path / 'image'
+    images.make_disk(disk, 4 * MIB, [(MIB, MIB, 1)])
+    found = doctest.testmod(nova_snapdriver, extraglobs={
+        'path': str(disk), 'target': str(image),
+        'scratch_directory': str(tmp_path / 'scratch')})
+    assert found.attempted and not found.failed
+    images.assert_same(image, 'qcow2', disk, 'raw')
+    assert not os.listdir(tmp_path / 'scratch')
