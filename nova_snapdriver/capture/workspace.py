@@ -142,7 +142,8 @@ def _make(parent: str) -> None:
 
 @contextlib.contextmanager
 def private(place: Workspace, qemu_uid: int | None,
-            on_leftover: Callable[[], None]) -> Iterator[None]:
+            on_leftover: Callable[[], None] = lambda: None
+            ) -> Iterator[None]:
     """Create the workspace of a snapshot, and remove it at the end.
 
     Only QEMU's user, who creates the socket and uses the scratch file, and
