@@ -14,9 +14,10 @@
 
 from nova_snapdriver import journal
 
+HOST = 'compute-1'
 ENTRY = journal.Entry(
-    instance='3f0f9f6e-6b3a-4f6e-8d8e-7b1d4c1f2a3b',
-    image='6ed4ff3f-7c4b-4a6f-9b5c-0d1b7e1e7e11', path='live',
+    host=HOST, instance='3f0f9f6e-6b3a-4f6e-8d8e-7b1d4c1f2a3b',
+    image='6ed4ff3f-7c4b-4a6f-9b5c-0d1b7e1e7e11',
     workspace='/scratch/snapdriver-01234567',
-    socket='/scratch/snapdriver-01234567/nbd', thaw=True,
+    socket='/scratch/snapdriver-01234567/nbd',
     begun_at='2026-11-22T20:00:00+00:00')

@@ -12,6 +12,7 @@
 
 """Nonsense in, a clear error out: all that parses what comes from outside."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -31,11 +32,11 @@ from nova_snapdriver.transfer import image
 from nova_snapdriver.transfer import process
 from nova_snapdriver.transfer import verify
 
-ENTRY = {'version': 1, 'instance': str(uuid.uuid4()),
-         'image': str(uuid.uuid4()), 'path': 'live',
+ENTRY = {'version': 2, 'host': 'compute-1', 'instance': str(uuid.uuid4()),
+         'image': str(uuid.uuid4()),
          'workspace': '/var/lib/snapdriver-0badcafe',
-         'socket': '/var/lib/snapdriver-0badcafe/nbd', 'thaw': True,
-         'begun_at': '2026-11-01T00:00:00+00:00'}
+         'socket': '/var/lib/snapdriver-0badcafe/nbd',
+         'begun_at': '2026-11-01T00:00:00+00:00', 'visible': True}
 WORDS = strategies.sampled_from((
     'file', 'block', 'network', 'qcow2', 'raw', '', 'disk', '../x', 'ä', '0'))
 JSON = strategies.recursive(
@@ -97,12 +98,18 @@ def test_journal_file_that_is_nested_deep(tmp_path):
 def read(directory: pathlib.Path, content):
     (directory / 'entry.json').write_bytes(content)
     found = []
-    for record in journal.Journal(str(directory)).abandoned():
+    entries = journal.Journal(str(directory), 'compute-1')
+    for record in entries.abandoned():
         found.append(record.entry)
         # What an operator is shown must not fail either.
+        assert record.entry.host == 'compute-1'
         assert record.entry.age is not None
         assert record.sent() is None
         record.close()
+    # Nothing is passed over in silence, and nothing is removed.
+    shown = [one.path.name for one in entries.unusable()]
+    assert ('entry.json' in shown) != bool(found)
+    assert (directory / 'entry.json').exists()
     return found
 
 
@@ -125,10 +132,44 @@ def test_progress_file(tmp_path_factory, value):
     directory = tmp_path_factory.mktemp('journal')
     (directory / 'entry.json').write_text(json.dumps(ENTRY))
     (directory / 'entry.progress').write_text(json.dumps(value))
-    record, = journal.Journal(str(directory)).abandoned()
+    record, = journal.Journal(str(directory), 'compute-1').abandoned()
     sent = record.sent()
     record.close()
     assert sent is None or len(sent) == 2
+
+
+@hypothesis.given(JSON, strategies.text(), strategies.sampled_from(
+    ('planned', 'whole', 'frozen', 'suspended', 'paused')))
+def test_companion_file(tmp_path_factory, value, text, suffix):
+    """One that is nonsense is an error of ours, or says nothing."""
+    directory = tmp_path_factory.mktemp('journal')
+    (directory / 'entry.json').write_text(json.dumps(ENTRY))
+    for content in (json.dumps(value), text):
+        (directory / ('entry.' + suffix)).write_bytes(
+            content.encode(errors='surrogatepass'))
+        companions(directory)
+
+
+@pytest.mark.parametrize('suffix', ('planned', 'whole'))
+def test_companion_file_that_is_nested_deep(tmp_path, suffix):
+    (tmp_path / 'entry.json').write_text(json.dumps(ENTRY))
+    (tmp_path / ('entry.' + suffix)).write_bytes(b'[' * (1 << 16))
+    companions(tmp_path)
+
+
+def companions(directory):
+    record, = journal.Journal(str(directory), 'compute-1').abandoned()
+    with contextlib.closing(record):
+        assert record.whole is None or record.whole.length is not None
+        for mark in journal.Mark:
+            assert record.marked(mark) is None or (
+                directory / ('entry' + mark)).exists()
+        try:
+            assert all(isinstance(one, str) for one in (
+                record.planned.path, *record.planned.snapshots,
+                record.planned.clone))
+        except exception.JournalUnusable as ex:
+            assert len(str(ex)) < 1000
 
 
 @hypothesis.given(strategies.text())

@@ -94,12 +94,11 @@ def test_encryption_is_found_wherever_it_is(where):
                      "<target dev='vda'/></disk>" % where).encrypted
 
 
-def test_block_job_and_read_only():
+def test_device_and_read_only():
     found = root_disk("<disk type='file' device='cdrom'><driver type='raw'/>"
                       "<source file='/d'/><target dev='sda'/><readonly/>"
                       "<mirror type='file'/></disk>")
-    assert (found.device, found.read_only, found.mirrored) == (
-        'cdrom', True, True)
+    assert (found.device, found.read_only) == ('cdrom', True)
 
 
 def test_domain_without_a_disk():

@@ -25,7 +25,7 @@ from tests.unit import journal_entry
 
 @pytest.fixture
 def entries(tmp_path):
-    return journal.Journal(str(tmp_path / 'journal'))
+    return journal.Journal(str(tmp_path / 'journal'), journal_entry.HOST)
 
 
 def files(tmp_path):
@@ -72,7 +72,7 @@ def test_killed_process_leaves_it_abandoned(entries, tmp_path):
     code = ('import os, signal\n'
             'from tests.unit import journal_entry as t\n'
             'from nova_snapdriver import journal\n'
-            'r = journal.Journal(%r).begin(t.ENTRY)\n'
+            'r = journal.Journal(%r, t.HOST).begin(t.ENTRY)\n'
             'r.progress(1, 2)\n'
             'os.kill(os.getpid(), signal.SIGKILL)\n' %
             str(tmp_path / 'journal'))
@@ -119,15 +119,14 @@ def test_what_never_became_an_entry_is_removed(entries, tmp_path):
     assert files(tmp_path) == [fresh]
 
 
-VALUES = {'version': 1, **journal.dataclasses.asdict(journal_entry.ENTRY)}
+VALUES = {'version': 2, **journal.dataclasses.asdict(journal_entry.ENTRY)}
 
 
 @pytest.mark.parametrize('content', (
-    b'', b'{', b'[]', b'null', b'\xff\xfe', b'{"version": 1}',
-    json.dumps(VALUES | {'version': 2}).encode(),
+    b'', b'{', b'[]', b'null', b'\xff\xfe', b'{"version": 2}',
     json.dumps(VALUES | {'instance': '../../etc'}).encode(),
     json.dumps(VALUES | {'image': 7}).encode(),
-    json.dumps(VALUES | {'thaw': 'no'}).encode(),
+    json.dumps(VALUES | {'visible': 'no'}).encode(),
     json.dumps(VALUES | {'more': 1}).encode()))
 def test_nonsense_is_passed_over_and_left(content, entries, tmp_path, caplog):
     (tmp_path / 'journal').mkdir()
@@ -137,12 +136,24 @@ def test_nonsense_is_passed_over_and_left(content, entries, tmp_path, caplog):
     assert len(files(tmp_path)) == 1
 
 
+@pytest.mark.parametrize('version', (1, 3, '2', None))
+def test_entry_of_another_version_is_passed_over_and_left(
+        version, entries, tmp_path, caplog):
+    (tmp_path / 'journal').mkdir()
+    (tmp_path / 'journal' / 'x.json').write_text(
+        json.dumps(VALUES | {'version': version}))
+    assert list(entries.abandoned()) == list(entries.running()) == []
+    assert 'of the version that wrote it' in caplog.text
+    assert len(files(tmp_path)) == 1
+
+
 def test_directory_that_cannot_be_made(tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(exception.JournalUnusable):
-        journal.Journal(str(tmp_path / 'file' / 'x')).begin(
+        journal.Journal(str(tmp_path / 'file' / 'x'), 'host').begin(
             journal_entry.ENTRY)
 
 
 def test_no_directory_is_an_empty_journal(tmp_path):
-    assert list(journal.Journal(str(tmp_path / 'x')).abandoned()) == []
+    found = journal.Journal(str(tmp_path / 'x'), 'host')
+    assert list(found.abandoned()) == found.unusable() == []

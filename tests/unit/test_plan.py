@@ -62,11 +62,9 @@ def test_live(changes):
     ({'encryption': True}, 'encrypted'),
     ({'disk': disk(device='cdrom')}, 'cdrom'),
     ({'disk': disk(read_only=True)}, 'read-only'),
-    ({'disk': disk(mirrored=True)}, 'block job'),
     ({'image_format': 'vdi'}, 'vdi'),
     ({'live_disabled': True, 'server_missing': ('qemu-nbd',)},
      'disable_libvirt_livesnapshot is set, and this host lacks qemu-nbd'),
-    ({'live_disabled': True, 'disk': disk(mirrored=True)}, 'block job'),
     ({'missing': ('libnbd (package x)', 'QEMU 6'),
       'server_missing': ('libnbd (package x)',)},
      r'libnbd \(package x\), QEMU 6, and this host lacks libnbd')))
@@ -74,6 +72,15 @@ def test_stock_and_why(changes, reason):
     chosen = plan.choose(dataclasses.replace(FACTS, **changes))
     assert chosen.path is plan.Path.STOCK
     assert re.search(reason, chosen.reason)
+
+
+@pytest.mark.parametrize('changes', (
+    {}, {'live_disabled': True}, {'virt_type': 'lxc'}, {'encryption': True},
+    {'power_state': power_state.SHUTDOWN}, {'missing': ('QEMU 6',)}))
+def test_block_job_is_not_handed_to_a_driver_that_would_abort_it(changes):
+    chosen = plan.choose(dataclasses.replace(FACTS, block_job=True, **changes))
+    assert chosen.path is plan.Path.REFUSED
+    assert 'block job' in chosen.reason
 
 
 @pytest.mark.parametrize('changes, reason', (
@@ -121,6 +128,12 @@ def test_rbd_is_copied_by_ceph_and_otherwise_read():
     assert chosen.path is plan.Path.DIRECT
     assert chosen.fallback.path is plan.Path.LIVE
     assert chosen.fallback.fallback is None
+
+
+def test_rbd_is_copied_by_ceph_whatever_job_runs_and_else_not_read():
+    chosen = on_rbd(not_direct=None, block_job=True)
+    assert chosen.path is plan.Path.DIRECT
+    assert chosen.fallback.path is plan.Path.REFUSED
 
 
 def test_rbd_with_glance_elsewhere_is_read():

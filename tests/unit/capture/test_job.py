@@ -48,11 +48,14 @@ def test_job_of_another_client_is_left_alone(other, guest):
     guest.abort_job.assert_not_called()
 
 
-def test_job_that_does_not_end_is_told(guest):
+def test_job_that_does_not_end_is_told(guest, caplog):
     guest.backup_socket.return_value = SOCKET
     on_leftover = mock.Mock()
     with (mock.patch.object(job, '_END_SECONDS', 0),
-          pytest.raises(exception.CaptureFailed, match='domjobabort inst')):
-        with job.BackupJob(guest, SOCKET, on_leftover):
-            pass
+          job.BackupJob(guest, SOCKET, on_leftover)):
+        pass
     on_leftover.assert_called_once_with()
+    assert 'domjobabort inst' in caplog.text
+    with (mock.patch.object(job, '_END_SECONDS', 0),
+          pytest.raises(exception.CaptureFailed, match='domjobabort inst')):
+        job.BackupJob(guest, SOCKET).end()

@@ -19,6 +19,10 @@ from nova_snapdriver.capture import export
 from nova_snapdriver.capture import quiesce
 from nova_snapdriver import exception
 from nova_snapdriver import guest as snap_guest
+from nova_snapdriver import journal
+from tests.unit import notes as capture_notes
+
+FROZEN = journal.Mark.FROZEN
 
 
 @pytest.fixture(autouse=True)
@@ -33,34 +37,46 @@ def guest():
     found.instance = None
     found.name = 'instance-1'
     found.agent_refusal.return_value = None
-    found.freeze.return_value = 1
+    found.freeze.return_value = found.thaw.return_value = 1
+    found.run_id.return_value = 'boot 7'
     return found
 
 
-def frozen(guest, wanted=True, required=False):
-    return quiesce.frozen(guest, quiesce.Settings(5, wanted, required))
+@pytest.fixture
+def notes():
+    return capture_notes.Notes()
 
 
-def test_frozen_and_thawed(guest):
-    with frozen(guest) as consistency:
-        assert consistency is export.Consistency.FILESYSTEM
+@pytest.fixture
+def frozen(guest, notes):
+    def call(wanted=True, required=False, freeze_timeout=0):
+        return quiesce.frozen(guest, quiesce.Settings(
+            5, wanted, required, freeze_timeout), notes)
+    return call
+
+
+def test_frozen_and_thawed(guest, frozen):
+    with frozen() as quiesced:
+        assert quiesced.consistency is export.Consistency.FILESYSTEM
         guest.thaw.assert_not_called()
+    assert quiesced.consistency is export.Consistency.FILESYSTEM
     guest.set_agent_timeout.assert_called_with(5)
     guest.thaw.assert_called_once_with()
     guest.reset_agent_timeout.assert_called_once_with()
 
 
-def test_thawed_whatever_happens_in_between(guest):
-    with pytest.raises(ZeroDivisionError), frozen(guest):
+def test_thawed_whatever_happens_in_between(guest, frozen):
+    with pytest.raises(ZeroDivisionError), frozen():
         raise ZeroDivisionError
     guest.thaw.assert_called_once_with()
 
 
-def test_not_asked_for(guest):
-    with frozen(guest, wanted=False) as consistency:
-        assert consistency is export.Consistency.CRASH
+def test_not_asked_for(guest, frozen, notes):
+    with frozen(wanted=False) as quiesced:
+        assert quiesced.consistency is export.Consistency.CRASH
     guest.freeze.assert_not_called()
     guest.thaw.assert_not_called()
+    assert notes.steps == []
 
 
 def fail_freeze(guest):
@@ -77,103 +93,92 @@ def refuse(guest):
 
 @pytest.mark.parametrize('trouble, thaws', (
     (fail_freeze, 1), (find_nothing, 1), (refuse, 0)))
-def test_trouble_makes_it_crash_consistent(trouble, thaws, guest):
+def test_trouble_makes_it_crash_consistent(trouble, thaws, guest, frozen,
+                                           notes):
     trouble(guest)
-    with frozen(guest) as consistency:
-        assert consistency is export.Consistency.CRASH
+    with frozen() as quiesced:
+        assert quiesced.consistency is export.Consistency.CRASH
         # Thawed before the capture, not after it.
         assert guest.thaw.call_count == thaws
+        assert not notes.marks and not notes.kept
 
 
 @pytest.mark.parametrize('trouble', (fail_freeze, find_nothing, refuse))
-def test_trouble_is_an_error_where_it_is_required(trouble, guest):
+def test_trouble_is_an_error_where_it_is_required(trouble, guest, frozen):
     trouble(guest)
-    with pytest.raises(exception.QuiesceFailed), frozen(guest, required=True):
+    with pytest.raises(exception.QuiesceFailed), frozen(required=True):
         raise AssertionError('captured')
 
 
-def test_required_without_the_agent_property(guest):
+def test_required_without_the_agent_property(frozen):
     with pytest.raises(exception.QuiesceFailed, match='hw_qemu_guest_agent'):
-        with frozen(guest, wanted=False, required=True):
+        with frozen(wanted=False, required=True):
             raise AssertionError('captured')
 
 
-def test_freeze_that_is_interrupted_is_thawed(guest):
+def test_freeze_that_is_interrupted_is_thawed(guest, frozen):
     guest.freeze.side_effect = KeyboardInterrupt
-    with pytest.raises(KeyboardInterrupt), frozen(guest):
+    with pytest.raises(KeyboardInterrupt), frozen():
         raise AssertionError('captured')
     guest.thaw.assert_called_once_with()
 
 
-def test_thaw_is_tried_again(guest):
-    guest.thaw.side_effect = [snap_guest.AgentError('busy'), None]
-    with frozen(guest):
+def test_thaw_is_tried_again(guest, frozen):
+    guest.thaw.side_effect = [snap_guest.AgentError('busy'), 1]
+    with frozen():
         pass
     assert guest.thaw.call_count == 2
 
 
-def test_thaw_that_does_not_work_is_told_and_tried_later(guest):
-    thawed = hang_for_a_while(guest)
+def test_thaw_that_does_not_work_is_told_and_left_to_a_recovery(
+        guest, frozen, notes):
+    guest.thaw.side_effect = snap_guest.AgentError('hangs')
     with pytest.raises(exception.ThawFailed, match='domfsthaw instance-1'):
-        with frozen(guest):
+        with frozen():
             pass
     guest.reset_agent_timeout.assert_called_with()
-    assert thawed.wait(10)
+    assert notes.kept
+    assert notes.marks == {FROZEN: 'boot 7'}
 
 
-def hang_for_a_while(guest):
-    """Longer than a snapshot waits."""
-    thawed = threading.Event()
-    errors = [snap_guest.AgentError('hangs') for _ in range(5)]
-
-    def thaw():
-        if errors:
-            raise errors.pop()
-        thawed.set()
-
-    guest.thaw.side_effect = thaw
-    return thawed
-
-
-def test_a_freeze_that_comes_late_is_thawed(guest):
+def test_a_freeze_that_may_come_late_is_left_to_a_recovery(guest, frozen,
+                                                           notes):
     fail_freeze(guest)
-    thawed = hang_for_a_while(guest)
-    with frozen(guest) as consistency:
-        assert consistency is export.Consistency.CRASH
-    assert thawed.wait(10)
+    guest.thaw.side_effect = snap_guest.AgentError('hangs')
+    with frozen() as quiesced:
+        assert quiesced.consistency is export.Consistency.CRASH
+    assert notes.kept
+    assert notes.marks == {FROZEN: 'boot 7'}
 
 
-def test_guest_that_is_gone_needs_no_thaw(guest):
+def test_guest_that_is_gone_needs_no_thaw(guest, frozen):
     guest.thaw.side_effect = snap_guest.GuestGone('destroyed')
-    with frozen(guest):
+    with frozen():
         pass
     guest.thaw.assert_called_once_with()
 
 
-def test_guest_that_stays_frozen_for_too_long_is_thawed(guest):
-    settings = quiesce.Settings(5, True, False, freeze_timeout=1)
+def test_guest_that_stays_frozen_for_too_long_is_thawed(guest, frozen):
     thawed = threading.Event()
     guest.thaw.side_effect = thawed.set
     with pytest.raises(exception.CaptureFailed, match='freeze_timeout'):
-        with quiesce.frozen(guest, settings):
+        with frozen(freeze_timeout=1):
             assert thawed.wait(30)
     # The agent is asked again at the end, as the first thaw may have failed.
     assert guest.thaw.call_count == 2
 
 
-def test_an_error_of_the_capture_is_the_one_to_see(guest):
-    settings = quiesce.Settings(5, True, False, freeze_timeout=1)
+def test_an_error_of_the_capture_is_the_one_to_see(guest, frozen):
     thawed = threading.Event()
     guest.thaw.side_effect = thawed.set
     with pytest.raises(ZeroDivisionError):
-        with quiesce.frozen(guest, settings):
+        with frozen(freeze_timeout=1):
             assert thawed.wait(30)
             raise ZeroDivisionError
 
 
-def test_guest_that_is_thawed_in_time_is_left_alone(guest):
-    settings = quiesce.Settings(5, True, False, freeze_timeout=60)
-    with quiesce.frozen(guest, settings):
+def test_guest_that_is_thawed_in_time_is_left_alone(guest, frozen):
+    with frozen(freeze_timeout=60):
         pass
     guest.thaw.assert_called_once_with()
     assert not any(isinstance(one, threading.Timer)

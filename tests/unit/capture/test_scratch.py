@@ -20,12 +20,16 @@ from unittest import mock
 import pytest
 
 from nova_snapdriver.capture import readahead
+from nova_snapdriver.capture import request as capture_request
 from nova_snapdriver.capture import scratch
 from nova_snapdriver.capture import space
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import exception
 from nova_snapdriver import guest as snap_guest
+from nova_snapdriver import journal
+from tests.unit import notes as capture_notes
 
+PAUSED = journal.Mark.PAUSED
 NO_LIMITS = space.Limits(0, 0)
 ALL = 1 << 60
 SECONDS = 20
@@ -34,8 +38,23 @@ SECONDS = 20
 @pytest.fixture
 def place(tmp_path):
     found = workspace.locate(str(tmp_path))
-    with workspace.private(found, None):
+    with workspace.private(found, None, pytest.fail):
         yield found
+
+
+@pytest.fixture
+def notes():
+    return capture_notes.Notes()
+
+
+@pytest.fixture
+def guarded(place, notes):
+    def call(guest, end_job, limits=NO_LIMITS, ahead=None):
+        request = mock.create_autospec(capture_request.Request, instance=True)
+        request.guest, request.place = guest.fake, place
+        request.limits, request.notes = limits, notes
+        return scratch.guarded(request, end_job, ahead)
+    return call
 
 
 class StoppingGuest:
@@ -47,6 +66,7 @@ class StoppingGuest:
         self.fake.stopped_by_io_error.side_effect = self._stopped
         self.fake.resume.side_effect = self._resumed
         self.fake.instance = None
+        self.fake.run_id.return_value = 'boot 7'
         self.resumed = threading.Event()
 
     def _stopped(self):
@@ -63,74 +83,73 @@ def quick():
         yield
 
 
-def test_guest_that_qemu_stops_goes_on_at_once(place):
+def test_guest_that_qemu_stops_goes_on_at_once(guarded, notes):
     guest, end_job = StoppingGuest(after=3), mock.Mock()
     with pytest.raises(exception.ScratchExhausted, match='stopped the guest'):
-        with scratch.guarded(guest.fake, place, NO_LIMITS, end_job):
+        with guarded(guest, end_job):
             assert guest.resumed.wait(SECONDS)
             end_job.assert_called_once_with()
             raise exception.StreamFailed(reason='the export vanished')
+    assert notes.steps == [(PAUSED, True), (PAUSED, False)]
 
 
-def test_guest_is_resumed_even_if_the_job_does_not_end(place):
+def test_guest_is_resumed_even_if_the_job_does_not_end(guarded):
     guest = StoppingGuest(after=1)
     end_job = mock.Mock(side_effect=exception.CaptureFailed(reason='no'))
     with pytest.raises(exception.ScratchExhausted):
-        with scratch.guarded(guest.fake, place, NO_LIMITS, end_job):
+        with guarded(guest, end_job):
             assert guest.resumed.wait(SECONDS)
             raise exception.StreamFailed(reason='the export vanished')
 
 
-def test_guest_that_stopped_in_the_last_moment_goes_on(place):
+def test_guest_that_stopped_in_the_last_moment_goes_on(guarded):
     guest = StoppingGuest(after=ALL)
-    with scratch.guarded(guest.fake, place, NO_LIMITS, mock.Mock()):
+    with guarded(guest, mock.Mock()):
         with mock.patch.object(scratch, '_POLL_SECONDS', SECONDS):
             guest.after = 0
     assert guest.resumed.is_set()
 
 
-def test_guest_that_stood_still_before_is_left_alone(place):
+def test_guest_that_stood_still_before_is_left_alone(guarded, notes):
     guest, end_job = StoppingGuest(after=0), mock.Mock()
-    with scratch.guarded(guest.fake, place, NO_LIMITS, end_job):
+    with guarded(guest, end_job):
         pass
     end_job.assert_not_called()
+    assert notes.steps == []
     assert not guest.resumed.is_set()
 
 
 @pytest.mark.parametrize('limits, option', (
     (space.Limits(ALL, 0), 'scratch_reserve'),
     (space.Limits(0, 4096), 'scratch_limit')))
-def test_limit_is_kept_and_named(limits, option, place):
+def test_limit_is_kept_and_named(limits, option, place, guarded):
     ended = threading.Event()
     with open(place.scratch, 'wb') as file:
         file.write(bytes(1 << 20))
     with pytest.raises(exception.ScratchExhausted, match=option):
-        with scratch.guarded(StoppingGuest(ALL).fake, place, limits,
-                             ended.set):
+        with guarded(StoppingGuest(ALL), ended.set, limits):
             assert ended.wait(SECONDS)
             raise exception.StreamFailed(reason='the export vanished')
 
 
-def test_upload_that_was_complete_already_counts(place):
+def test_upload_that_was_complete_already_counts(guarded):
     ended = threading.Event()
-    with scratch.guarded(StoppingGuest(ALL).fake, place,
-                         space.Limits(ALL, 0), ended.set):
+    with guarded(StoppingGuest(ALL), ended.set, space.Limits(ALL, 0)):
         assert ended.wait(SECONDS)
 
 
-def test_other_errors_stay_what_they_are(place):
+def test_other_errors_stay_what_they_are(guarded):
     with pytest.raises(exception.UploadFailed):
-        with scratch.guarded(StoppingGuest(ALL).fake, place, NO_LIMITS,
-                             mock.Mock()):
+        with guarded(StoppingGuest(ALL), mock.Mock()):
             raise exception.UploadFailed(reason='no')
 
 
-def test_guard_outlives_an_error_of_its_own(place):
+def test_guard_outlives_an_error_of_its_own(guarded):
     guest, end_job = StoppingGuest(after=ALL), threading.Event()
     answers = [False, RuntimeError('libvirt is away'), True]
     guest.fake.stopped_by_io_error.side_effect = lambda: _next(answers)
     with pytest.raises(exception.ScratchExhausted):
-        with scratch.guarded(guest.fake, place, NO_LIMITS, end_job.set):
+        with guarded(guest, end_job.set):
             assert end_job.wait(SECONDS)
             raise exception.StreamFailed(reason='the export vanished')
 
@@ -156,11 +175,10 @@ def reading(place):
         yield made
 
 
-def test_job_ends_when_the_disk_has_been_read(place, reading):
+def test_job_ends_when_the_disk_has_been_read(place, reading, guarded):
     guest, ended = StoppingGuest(ALL), threading.Event()
     fill(place, 1 << 20)
-    with scratch.guarded(guest.fake, place, space.Limits(0, 0, 1 << 19),
-                         ended.set, reading):
+    with guarded(guest, ended.set, space.Limits(0, 0, 1 << 19), reading):
         assert os.read(reading.input, 1)
         assert not ended.wait(0.1)
         os.write(reading.inherited[0], b'7\n')
@@ -168,22 +186,22 @@ def test_job_ends_when_the_disk_has_been_read(place, reading):
     assert reading.ended
 
 
-def test_job_that_does_not_end_at_once_is_tried_again(place, reading):
+def test_job_that_does_not_end_at_once_is_tried_again(place, reading,
+                                                      guarded):
     guest, ended = StoppingGuest(ALL), threading.Event()
     end_job = mock.Mock(side_effect=[exception.CaptureFailed(reason='no'),
                                      ended.set])
     fill(place, 1 << 20)
     os.write(reading.inherited[0], b'7\n')
-    with scratch.guarded(guest.fake, place, space.Limits(0, 0, 1 << 19),
-                         lambda: end_job()(), reading):
+    with guarded(guest, lambda: end_job()(), space.Limits(0, 0, 1 << 19),
+                 reading):
         assert ended.wait(SECONDS)
 
 
-def test_job_of_a_guest_that_writes_little_stays(place, reading):
+def test_job_of_a_guest_that_writes_little_stays(reading, guarded):
     end_job = mock.Mock()
     os.write(reading.inherited[0], b'7\n')
-    with scratch.guarded(StoppingGuest(ALL).fake, place, NO_LIMITS, end_job,
-                         reading):
+    with guarded(StoppingGuest(ALL), end_job, ahead=reading):
         time.sleep(0.1)
     assert not reading.ordered
     end_job.assert_not_called()

@@ -20,6 +20,10 @@ import pytest
 from nova_snapdriver.capture import suspend
 from nova_snapdriver import exception
 from nova_snapdriver import guest as snap_guest
+from nova_snapdriver import journal
+from tests.unit import notes as capture_notes
+
+SUSPENDED = journal.Mark.SUSPENDED
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +43,12 @@ def guest():
 
 @pytest.fixture
 def power():
-    return suspend.Power(*(mock.Mock() for _ in range(4)))
+    return suspend.Power(*(mock.Mock() for _ in range(3)))
+
+
+@pytest.fixture
+def notes():
+    return capture_notes.Notes()
 
 
 def test_saved_guest_is_started(guest):
@@ -84,30 +93,31 @@ def test_save_that_does_not_end_is_an_error(guest):
         suspend.bring_back(guest, pytest.fail)
 
 
-def capture(guest, power, on_leftover=pytest.fail):
-    with suspend.suspended(guest, power, on_leftover):
+def capture(guest, power, notes):
+    with suspend.suspended(guest, power, notes):
         pass
 
 
-def test_start_is_tried_again(guest, power):
+def test_start_is_tried_again(guest, power, notes):
     power.launch.side_effect = [nova_exception.NovaException('no'), None]
-    capture(guest, power)
+    capture(guest, power, notes)
     assert power.launch.call_count == 2
-    assert power.note.mock_calls == [mock.call(True), mock.call(False)]
+    assert notes.steps == [(SUSPENDED, True), (SUSPENDED, False)]
+    assert not notes.kept
     power.attach.assert_called_once_with()
 
 
-def test_guest_that_does_not_start_is_left_to_a_recovery(guest, power):
+def test_guest_that_does_not_start_is_left_to_a_recovery(guest, power, notes):
     power.launch.side_effect = nova_exception.NovaException('no memory')
-    on_leftover = mock.Mock()
     with pytest.raises(exception.ResumeFailed, match='no memory.*virsh start'):
-        capture(guest, power, on_leftover)
-    on_leftover.assert_called_once_with()
-    assert power.note.mock_calls == [mock.call(True)]
+        capture(guest, power, notes)
+    assert notes.kept
+    assert notes.steps == [(SUSPENDED, True)]
 
 
-def test_guest_that_was_deleted_is_not_tried_again(guest, power):
+def test_guest_that_was_deleted_is_not_tried_again(guest, power, notes):
     guest.exists.side_effect = [False, nova_exception.InstanceNotFound(
         instance_id='server')]
     with pytest.raises(nova_exception.InstanceNotFound):
-        capture(guest, power)
+        capture(guest, power, notes)
+    assert not notes.kept

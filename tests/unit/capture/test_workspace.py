@@ -35,7 +35,7 @@ def mode(path):
 
 def test_private_and_removed(tmp_path, umask):
     place = workspace.locate(str(tmp_path))
-    with workspace.private(place, None):
+    with workspace.private(place, None, pytest.fail):
         assert mode(place.path) == 0o700
         with open(place.scratch, 'w'):
             pass
@@ -45,7 +45,7 @@ def test_private_and_removed(tmp_path, umask):
 @mock.patch('nova.privsep.path.chown', autospec=True)
 def test_given_to_the_user_of_qemu(chown, tmp_path, umask):
     place = workspace.locate(str(tmp_path))
-    with workspace.private(place, OTHER_USER):
+    with workspace.private(place, OTHER_USER, pytest.fail):
         assert mode(place.path) == 0o770
         assert os.stat(place.path).st_gid == os.getegid()
         chown.assert_called_once_with(place.path, uid=OTHER_USER)
@@ -53,13 +53,14 @@ def test_given_to_the_user_of_qemu(chown, tmp_path, umask):
 
 def test_scratch_directory_is_made_so_that_qemu_can_pass(tmp_path, umask):
     parent = tmp_path / 'snapshots'
-    with workspace.private(workspace.locate(str(parent)), None):
+    with workspace.private(workspace.locate(str(parent)), None, pytest.fail):
         assert mode(parent) == 0o711
 
 
 def test_removed_after_an_error(tmp_path):
     with pytest.raises(ZeroDivisionError):
-        with workspace.private(workspace.locate(str(tmp_path)), None):
+        with workspace.private(workspace.locate(str(tmp_path)), None,
+                               pytest.fail):
             raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
 
@@ -69,7 +70,7 @@ def test_removed_where_it_cannot_be_given(tmp_path):
                     side_effect=ZeroDivisionError):
         with pytest.raises(ZeroDivisionError):
             place = workspace.locate(str(tmp_path))
-            with workspace.private(place, OTHER_USER):
+            with workspace.private(place, OTHER_USER, pytest.fail):
                 raise AssertionError('made')
     assert list(tmp_path.iterdir()) == []
 
@@ -110,7 +111,7 @@ def test_link_to_the_scratch_directory_is_followed_once(tmp_path):
     link.symlink_to(real)
     place = workspace.locate(str(link))
     link.unlink()
-    with workspace.private(place, None):
+    with workspace.private(place, None, pytest.fail):
         assert [path.name for path in real.iterdir()] == [
             os.path.basename(place.path)]
 

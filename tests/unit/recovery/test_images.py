@@ -32,37 +32,50 @@ def api():
         yield made.return_value
 
 
-@pytest.mark.parametrize('changes, whole, clone, goes', (
+@pytest.mark.parametrize('changes, whole, path, goes', (
     ({'status': 'queued'}, None, '', True),
-    ({'status': 'saving'}, WHOLE, '', True),
-    ({'status': 'importing'}, None, '', False),
-    ({'status': 'deactivated'}, None, '', False),
+    ({'status': 'queued'}, None, 'live', True),
+    ({'status': 'saving'}, WHOLE, 'live', True),
+    ({'status': 'importing'}, None, 'live', False),
+    ({'status': 'deactivated'}, None, 'live', False),
     # Active, and nobody had verified it.
-    ({}, WHOLE, '', False),
-    ({}, None, '', True),
-    ({'size': 2}, WHOLE, '', True),
-    ({'os_hash_value': 'beef'}, WHOLE, '', True),
-    ({'os_hash_algo': 'sha256', 'os_hash_value': 'beef'}, WHOLE, '', False),
-    # A copy in Ceph, which was never sent.
-    ({}, None, 'rbd://a/b/c/snap', False),
+    ({}, WHOLE, 'live', False),
+    ({}, None, 'live', True),
+    ({}, None, 'mirror', True),
+    ({}, None, 'cold', True),
+    ({'size': 2}, WHOLE, 'live', True),
+    ({'os_hash_value': 'beef'}, WHOLE, 'live', True),
+    ({'os_hash_algo': 'sha256', 'os_hash_value': 'beef'}, WHOLE, 'live',
+     False),
+    # A copy in Ceph or one that Nova's own driver made, which we never sent.
+    ({}, None, 'direct', False),
+    ({}, None, 'stock', False),
+    ({}, None, '', False),
     # Somebody else's.
-    ({'status': 'queued', 'properties': {}}, None, '', False)))
-def test_abandoned_image(api, changes, whole, clone, goes, tmp_path):
+    ({'status': 'queued', 'properties': {}}, None, 'live', False)))
+def test_abandoned_image(api, changes, whole, path, goes, tmp_path):
     api.get.return_value = STORED | changes
-    entry = journal.dataclasses.replace(ENTRY, clone=clone)
-    with journal.Journal(str(tmp_path)).begin(entry) as record:
+    with journal.Journal(str(tmp_path), journal_entry.HOST).begin(
+            ENTRY) as record:
+        record.note_planned(journal.Planned(path))
         if whole is not None:
             record.note_whole(whole)
         assert images.delete_unfinished(record) == goes
     assert api.delete.called == goes
 
 
-def test_what_is_unfinished_of_an_instance():
-    with mock.patch.object(images.glance, 'API', autospec=True) as api, \
-            mock.patch.object(images, '_service_context'):
-        api.return_value.get_all.return_value = [
-            {'id': status, 'status': status}
-            for status in ('queued', 'saving', 'active', 'importing')]
-        assert images.unbegun('server') == ['queued', 'saving']
-    assert api.return_value.get_all.call_args.kwargs['filters'] == {
-        'instance_uuid': 'server', 'image_type': 'snapshot'}
+def stored(name, kind='snapshot', created_at=None):
+    status = name.partition(' ')[0]
+    return {'id': name, 'status': status, 'created_at': created_at,
+            'properties': {'image_type': kind}}
+
+
+def test_what_is_unfinished_of_an_instance(api):
+    api.get_all.return_value = [
+        *(stored(status) for status in ('queued', 'saving', 'active',
+                                        'importing')),
+        stored('queued backup', 'backup'), stored('queued other', 'test'),
+        stored('queued upload') | {'properties': {}}]
+    assert images.unbegun('server') == ['queued', 'saving', 'queued backup']
+    assert api.get_all.call_args.kwargs['filters'] == {
+        'instance_uuid': 'server'}

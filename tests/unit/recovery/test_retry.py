@@ -19,6 +19,8 @@ import pytest
 
 from nova_snapdriver.recovery import retry
 
+NOTHING, SOMETHING = retry.Left.NOTHING, retry.Left.SOMETHING
+
 
 @pytest.fixture(autouse=True)
 def no_pauses():
@@ -43,7 +45,8 @@ class Attempts:
 
 
 def test_until_nothing_is_left(no_pauses):
-    attempts = Attempts(True, OSError('away'), True, False)
+    attempts = Attempts(SOMETHING, OSError('away'), SOMETHING,
+                        NOTHING)
     retry.Retry(attempts).begin()
     assert attempts.done.wait(10)
     pauses = [call.args[0] for call in no_pauses.mock_calls]
@@ -51,7 +54,7 @@ def test_until_nothing_is_left(no_pauses):
 
 
 def test_again_once_it_had_ended():
-    attempts = Attempts(False, False)
+    attempts = Attempts(NOTHING, NOTHING)
     trying = retry.Retry(attempts)
     with mock.patch.object(threading, 'Thread') as thread:
         trying.begin()
@@ -69,7 +72,7 @@ def test_what_comes_meanwhile_is_seen_to_by_the_same_thread():
         runs.append(threading.current_thread())
         inside.set()
         go_on.wait(10)
-        return False
+        return NOTHING
 
     trying = retry.Retry(attempt)
     trying.begin()

@@ -16,12 +16,15 @@ from unittest import mock
 import pytest
 
 from nova_snapdriver.capture import job as capture_job
+from nova_snapdriver import database
 from nova_snapdriver import exception
 from nova_snapdriver import guest as snap_guest
 from nova_snapdriver import journal
 from nova_snapdriver.recovery import images
 from nova_snapdriver.recovery import undo
 from tests.unit import journal_entry
+
+RUN = 'boot 7'
 
 
 @pytest.fixture
@@ -33,6 +36,8 @@ def guest():
     found.exists.return_value = True
     found.agent_refusal.return_value = None
     found.stopped_by_io_error.return_value = False
+    found.run_id.return_value = RUN
+    found.thaw.return_value = 1
     with mock.patch.object(snap_guest, 'Guest', autospec=True,
                            return_value=found):
         yield found
@@ -49,18 +54,23 @@ def job():
 
 @pytest.fixture
 def recover(tmp_path):
-    abandoned = journal.Journal(str(tmp_path))
+    abandoned = journal.Journal(str(tmp_path), journal_entry.HOST)
     entry = dataclasses.replace(
         journal_entry.ENTRY, workspace=str(tmp_path / 'snapdriver-01234567'))
 
-    def call(delete_image=None, **changes):
+    def call(delete_image=None, marks=(journal.Mark.FROZEN,), **changes):
         with abandoned.begin(dataclasses.replace(entry, **changes)) as record:
+            for mark in marks:
+                record.mark(mark, RUN)
             record.keep()
-        with mock.patch.object(
+        with (mock.patch.object(
                 images, 'delete_unfinished', delete_image or mock.Mock(
-                    return_value=False)):
-            outcome, = undo.Recovery(mock.Mock(), agent_timeout=5).run(
-                abandoned)
+                    return_value=False)),
+              mock.patch.object(database, 'why_not_here', return_value=None),
+              mock.patch.object(database, 'why_not_running',
+                                return_value=None)):
+            outcome, = undo.Recovery(undo.Tools(
+                mock.Mock(), pytest.fail, agent_timeout=5)).run(abandoned)
         assert bool(list(tmp_path.iterdir())) == bool(outcome.failed)
         return outcome
     return call
@@ -88,12 +98,19 @@ def test_guest_that_another_error_has_stopped_stays(recover, guest, job):
     guest.resume.assert_not_called()
 
 
-@pytest.mark.parametrize('changes, refusal', (
-    ({'thaw': False}, None), ({}, 'no agent runs in the guest')))
-def test_nothing_to_thaw(changes, refusal, recover, guest, job):
-    guest.agent_refusal.return_value = refusal
-    recover(**changes)
+def test_nothing_to_thaw(recover, guest, job):
+    recover(marks=())
     guest.thaw.assert_not_called()
+
+
+def test_thaw_waits_for_the_agent_and_is_kept_without_it(recover, guest, job):
+    guest.agent_refusal.return_value = 'no agent runs in the guest'
+    with mock.patch.object(undo, '_AGENT_SECONDS', 0), mock.patch(
+            'time.sleep'):
+        outcome = recover()
+    guest.thaw.assert_not_called()
+    assert 'no agent runs in the guest' in outcome.failed[0]
+    assert outcome.guest_waits
 
 
 @pytest.mark.parametrize('error', (

@@ -33,6 +33,11 @@ class Unwanted(Exception):
     """A cause."""
 
 
+def every(*causes):
+    """Causes that are asked at every look."""
+    return [cancel.Cause(ask, 0) for ask in causes]
+
+
 def wait_for(ended):
     assert ended.wait(30)
     raise OSError('it was ended')
@@ -41,7 +46,7 @@ def wait_for(ended):
 def test_cause_ends_and_replaces_the_error():
     ended = threading.Event()
     with pytest.raises(Unwanted) as caught:
-        with cancel.Watch([Unwanted]) as watch, watch.ending(ended.set):
+        with cancel.Watch(every(Unwanted)) as watch, watch.ending(ended.set):
             wait_for(ended)
     assert isinstance(caught.value.__cause__, OSError)
 
@@ -49,31 +54,31 @@ def test_cause_ends_and_replaces_the_error():
 def test_what_begins_late_is_ended_too():
     ended = threading.Event()
     with pytest.raises(Unwanted):
-        with cancel.Watch([Unwanted]) as watch:
+        with cancel.Watch(every(Unwanted)) as watch:
             time.sleep(0.1)
             with watch.ending(ended.set):
                 wait_for(ended)
 
 
 def test_look_that_fails_is_no_cause_and_hides_none():
-    causes = [mock.Mock(side_effect=ZeroDivisionError), lambda: None]
+    causes = every(mock.Mock(side_effect=ZeroDivisionError), lambda: None)
     with cancel.Watch(causes) as watch, watch.ending(pytest.fail):
         time.sleep(0.1)
     with pytest.raises(Unwanted):
-        with cancel.Watch([*causes, Unwanted]):
+        with cancel.Watch([*causes, *every(Unwanted)]):
             raise OSError
 
 
 def test_error_without_a_cause_stays():
     with pytest.raises(OSError, match='my own'):
-        with cancel.Watch([lambda: None]):
+        with cancel.Watch(every(lambda: None)):
             raise OSError('my own')
 
 
 def test_cause_that_comes_before_the_first_look():
     with mock.patch.object(cancel, '_POLL_SECONDS', 60):
         with pytest.raises(Unwanted):
-            with cancel.Watch([Unwanted]):
+            with cancel.Watch(every(Unwanted)):
                 raise OSError
 
 
@@ -82,7 +87,7 @@ def test_cause_that_shows_later_than_what_it_breaks():
     answers = iter([None] * 3)
     with mock.patch.object(cancel, '_POLL_SECONDS', 60):
         with pytest.raises(Unwanted):
-            with cancel.Watch([lambda: next(answers, Unwanted())],
+            with cancel.Watch(every(lambda: next(answers, Unwanted())),
                               lambda: True):
                 raise OSError
 
@@ -90,13 +95,13 @@ def test_cause_that_shows_later_than_what_it_breaks():
 def test_error_stays_where_a_cause_has_to_be_and_none_shows():
     with mock.patch.object(cancel, '_LAG_SECONDS', 0.5):
         with pytest.raises(OSError, match='my own'):
-            with cancel.Watch([lambda: None], lambda: True):
+            with cancel.Watch(every(lambda: None), lambda: True):
                 raise OSError('my own')
 
 
 def test_what_is_done_is_done():
     ended = threading.Event()
-    with cancel.Watch([Unwanted]) as watch, watch.ending(ended.set):
+    with cancel.Watch(every(Unwanted)) as watch, watch.ending(ended.set):
         assert ended.wait(30)
 
 
