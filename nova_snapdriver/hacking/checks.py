@@ -72,6 +72,62 @@ class EventLoopImported(Check):
                     yield line, f'{name}: nova-compute runs without it, too'
 
 
+class RoomAboveImported(Check):
+    """A room imports only from rooms below it, in the order of rooms.ROOMS."""
+
+    code = 'S310'
+
+    def found(self) -> Iterator[tuple[int, str]]:
+        if self.module is None:
+            return
+        room = rooms.room_of(self.module.name)
+        if room is None:
+            return
+        if room not in ('', *rooms.ROOMS):
+            yield 1, f'{room} has no place in the order of rooms'
+            return
+        yield from self._imports_above(room)
+
+    def _imports_above(self, room: str) -> Iterator[tuple[int, str]]:
+        for line, name in rooms.imported(self.tree):
+            other = rooms.room_of(name)
+            if other is None:
+                continue
+            if other not in ('', *rooms.ROOMS):
+                yield line, f'{other} has no place in the order of rooms'
+            elif not rooms.may_import(room, other):
+                yield line, f'{other} is above {room or "the package"}'
+
+
+class CircleOfImports(Check):
+    """No module imports one that imports it, directly or by others."""
+
+    code = 'S311'
+
+    def found(self) -> Iterator[tuple[int, str]]:
+        if self.module is None:
+            return
+        for line, name in rooms.imported(self.tree):
+            way = rooms.way_back(self.module, name)
+            if way:
+                circle = ' imports '.join([self.module.name, *way])
+                yield line, f'circle: {circle}'
+
+
+class LabImportsProduct(Check):
+    """The lab imports no more of the package than rooms.LAB_MAY_IMPORT."""
+
+    code = 'S312'
+
+    def found(self) -> Iterator[tuple[int, str]]:
+        if not self.is_in('lab'):
+            return
+        for line, name in rooms.imported(self.tree):
+            room = rooms.room_of(name)
+            if room not in (None, *rooms.LAB_MAY_IMPORT):
+                yield line, f'{name}: the lab sees the product from outside'
+
+
 class TestImported(Check):
     """What several tests use is in a module of its own, or a fixture."""
 
@@ -86,4 +142,5 @@ class TestImported(Check):
 
 
 CHECKS: tuple[type[Check], ...] = (
-    FormatGuessed, EventLoopImported, TestImported)
+    FormatGuessed, EventLoopImported, RoomAboveImported, CircleOfImports,
+    LabImportsProduct, TestImported)
