@@ -142,6 +142,9 @@ class SnapDriver(driver.LibvirtDriver):
         """Undo the snapshots that a crash of nova-compute left undone."""
         self._orphans.find()
         try:
+            for found in self._journal.unusable():
+                LOG.error('The journal %(path)s is left alone: %(reason)s',
+                          {'path': found.path, 'reason': found.reason})
             if self._undo_abandoned() is not retry.Left.NOTHING:
                 self._retry.begin()
             lacking = images.missing_role()

@@ -347,7 +347,7 @@ def test_stream_of_a_stopped_server_that_breaks(snap_driver, glance, guest,
     """The server is there: it must not be taken for a deleted one."""
     guest.domain.destroy()
     broken = exception.StreamFailed(reason='the disk is broken')
-    with mock.patch('nova_snapdriver.transfer.send', side_effect=broken):
+    with mock.patch('nova_snapdriver.transfer.send.send', side_effect=broken):
         with pytest.raises(exception.StreamFailed):
             snapshots.Snapshot(snap_driver, guest).take()
     assert glance.deleted

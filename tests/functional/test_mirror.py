@@ -38,9 +38,9 @@ def connection(connection_with_events):
 def assert_clean(guest, area, path, state=libvirt.VIR_DOMAIN_RUNNING):
     guest.assert_untouched(state)
     assert not guest.domain.blockJobInfo('vda', 0)
-    disk = imagebackend.root_disk(guest.wrapped().live_xml())
-    assert disk.source.path == str(path)
-    assert not disk.mirrored
+    xml = guest.wrapped().live_xml()
+    assert imagebackend.root_disk(xml).source.path == str(path)
+    assert xml.find('devices/disk/mirror') is None
     assert sorted(area.glob('snapdriver-*')) == []
 
 

@@ -151,7 +151,8 @@ def test_by_hand(area, start_domain, entries):
 
 def command(area, *words):
     file = area / 'nova.conf'
-    file.write_text('[libvirt]\nvirt_type = qemu\n[snapdriver]\n'
+    file.write_text('[DEFAULT]\nhost = host\n'
+                    '[libvirt]\nvirt_type = qemu\n[snapdriver]\n'
                     'journal_directory = %s\n' % (area / 'journal'))
     return subprocess.run(
         [sys.executable, '-c', 'import sys;'
