@@ -10,8 +10,18 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+"""What any machine may be: slow, or with temporary files in a deep place."""
+
 import os
+
+import hypothesis
 
 # Where tmp_path is: sockets are made in it, whose paths have 107 bytes at the
 # most, and a TMPDIR may leave no room.
 os.environ.setdefault('PYTEST_DEBUG_TEMPROOT', '/tmp')
+
+# By default an example that takes longer than 200 ms is a failure.
+hypothesis.settings.register_profile(
+    'slow', deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile('slow')
