@@ -26,6 +26,7 @@ import pytest
 from nova_snapdriver import conf
 from nova_snapdriver.hacking import checks
 from nova_snapdriver.hacking import formats
+from nova_snapdriver.hacking import rooms
 
 ROOT = pathlib.Path(__file__).parents[2]
 UNITS = re.compile(r'\b(seconds|bytes|[KMG]iB|percent)\b')
@@ -54,6 +55,30 @@ def test_flake8_and_hacking_rst_have_every_check():
         for check in checks.CHECKS]
     listed = re.findall(r'\[(S\d+)\]', (ROOT / 'HACKING.rst').read_text())
     assert listed == [check.code for check in checks.CHECKS]
+
+
+CONTRIBUTOR = (ROOT / 'doc/source/contributor.rst').read_text()
+PATH = re.compile(r'\b(?:nova_snapdriver|lab|tests|etc|doc)/[\w./-]*\w')
+
+
+def paths_for_contributors():
+    """Those that the page names, with the two files that it includes."""
+    text = '\n'.join([CONTRIBUTOR, (ROOT / 'HACKING.rst').read_text(),
+                      (ROOT / 'CONTRIBUTING.rst').read_text()])
+    return sorted(set(PATH.findall(text)))
+
+
+@pytest.mark.parametrize('path', paths_for_contributors())
+def test_path_on_the_contributors_page_exists(path):
+    assert (ROOT / path).exists()
+
+
+def test_contributors_page_lists_the_rooms_in_their_order():
+    table = re.findall(r'^nova_snapdriver/(\w+)', CONTRIBUTOR, re.MULTILINE)
+    assert table == [room for room in rooms.ROOMS if room in table]
+    there = {path.stem for path in (ROOT / 'nova_snapdriver').glob('*')
+             if path.suffix in ('', '.py')} - {'__init__', '__pycache__'}
+    assert there == set(table)
 
 
 def scripts():
