@@ -25,7 +25,7 @@ from oslo_log import log as logging
 from oslo_utils import timeutils
 
 from nova_snapdriver import compat
-from nova_snapdriver import running
+from nova_snapdriver.compute import running
 
 LOG = logging.getLogger(__name__)
 CONF = nova.conf.CONF

@@ -20,10 +20,10 @@ from oslo_log import log as logging
 
 from nova_snapdriver.capture import export
 from nova_snapdriver.capture import qemunbd
+from nova_snapdriver.compute import running
 from nova_snapdriver import database
 from nova_snapdriver import exception
 from nova_snapdriver import guest as snap_guest
-from nova_snapdriver import running
 from nova_snapdriver.transfer import cancel
 from nova_snapdriver.transfer import image as snap_image
 
