@@ -20,18 +20,18 @@ import subprocess
 import sys
 import typing
 
-from lab import attacks
+from lab.attacks import command as attacks
+from lab.bench import demo
+from lab.bench import pressure
 from lab.bench import runner as bench
-from lab import config
-from lab import demo
-from lab import faults
+from lab.bench import stopped
+from lab.faults import command as faults
+from lab.faults import soak
 from lab import matrix
-from lab import paths
-from lab import pressure
-from lab import settings
-from lab import soak
-from lab import stack
-from lab import stopped
+from lab.openstack import config
+from lab.openstack import settings
+from lab.openstack import stack
+from lab.paths import table as paths
 
 Result = typing.TypeVar('Result')
 _Action = collections.abc.Callable[[stack.Stack, argparse.Namespace], Result]

@@ -14,8 +14,8 @@
 
 import subprocess
 
-from lab import process
-from lab import settings
+from lab.openstack import process
+from lab.openstack import settings
 
 ENVIRONMENTS = 'functional-nova31,functional-nova32,functional-nova33'
 # What meets Nova's own code. The rest does not know which Nova there is.

@@ -24,13 +24,13 @@ import time
 from lab.bench import figures
 from lab.bench import phases
 from lab.bench import usage
-from lab import cloud
-from lab import config
-from lab import domain
-from lab import measure
-from lab import process
-from lab import settings
-from lab import stack
+from lab.observe import measure
+from lab.openstack import cloud
+from lab.openstack import config
+from lab.openstack import domain
+from lab.openstack import process
+from lab.openstack import settings
+from lab.openstack import stack
 
 NAME = 'snapdriver-bench'
 START_TIMEOUT = 30.0

@@ -23,9 +23,9 @@ import os
 import pathlib
 import typing
 
-from lab import guest
-from lab import process
-from lab import settings
+from lab.openstack import guest
+from lab.openstack import process
+from lab.openstack import settings
 
 MI = guest.MI
 PIECE_BYTES = MI

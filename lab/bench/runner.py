@@ -30,13 +30,13 @@ from lab.bench import plot
 from lab.bench import scaling
 from lab.bench import table
 from lab.bench import usage
-from lab import cloud
-from lab import config
-from lab import measure
-from lab import process
-from lab import report
-from lab import settings
-from lab import stack
+from lab.observe import measure
+from lab.openstack import cloud
+from lab.openstack import config
+from lab.openstack import process
+from lab.openstack import settings
+from lab.openstack import stack
+from lab.openstack import steps
 
 RUNS = 5
 BOOT_TIMEOUT = 180.0
@@ -90,15 +90,15 @@ class Bench:
                 if name in disk.contenders and (not self.words or any(
                     word in f'{name} {disk.name}' for word in self.words))]
 
-    def plan(self) -> report.Plan:
-        plan: report.Plan = [report.Step('the machine', self._describe)]
+    def plan(self) -> steps.Plan:
+        plan: steps.Plan = [steps.Step('the machine', self._describe)]
         for disk in self.disks:
             if self.wanted(disk):
                 plan += self._disk_plan(disk)
         return plan + self._scaling_plan() if self.grows_to else plan
 
-    def _scaling_plan(self) -> report.Plan:
-        step = report.Step
+    def _scaling_plan(self) -> steps.Plan:
+        step = steps.Step
         return [
             step('servers at once',
                  lambda: self.scaling.servers(self.grows_to)),
@@ -107,9 +107,9 @@ class Bench:
             step('its server, removed', self._clean),
             step('more of nothing', self.scaling.virtual)]
 
-    def _disk_plan(self, disk: disks.Disk) -> report.Plan:
-        step = report.Step
-        plan: report.Plan = [
+    def _disk_plan(self, disk: disks.Disk) -> steps.Plan:
+        step = steps.Step
+        plan: steps.Plan = [
             step(f'{disk.name}: a server with it',
                  functools.partial(self._boot, disk)),
             step(f'{disk.name}: idle', self._idle)]
@@ -129,7 +129,7 @@ class Bench:
         self._check_space()
         self._clean()
         try:
-            report.run(self.plan())
+            steps.run(self.plan())
         finally:
             self._clean()
             self.lab.compute(config.Compute())
@@ -371,7 +371,7 @@ def show(bench: Bench, json_file: pathlib.Path | None,
     print(table.text(bench.rows, points))
     for name, ratio in figures.ratios(bench.rows).items():
         print(f'{name:28}{"-" if ratio is None else ratio:>14}')
-    report.save(json_file, **bench.found())
+    steps.save(json_file, **bench.found())
     if plot_file is not None:
         plot_file.write_text(plot.svg(bench.rows, points))
     if rst_file is not None and bench.machine:

@@ -21,10 +21,10 @@ import time
 from lab.bench import contenders
 from lab.bench import disks
 from lab.bench import usage
-from lab import config
-from lab import guest
-from lab import measure
-from lab import stack
+from lab.observe import measure
+from lab.openstack import config
+from lab.openstack import guest
+from lab.openstack import stack
 
 SERVERS = (1, 2, 5)
 #: Of each of these servers' disks.

@@ -18,7 +18,7 @@ import dataclasses
 from lab.bench import contenders
 from lab.bench import figures
 from lab.bench import scaling
-from lab import guest
+from lab.openstack import guest
 
 RATIOS = {
     'plain_vs_floor': 'plain ÷ curl, random data',

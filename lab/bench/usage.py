@@ -28,10 +28,10 @@ import threading
 import time
 import types
 
-from lab import config
-from lab import measure
-from lab import process
-from lab import settings
+from lab.observe import measure
+from lab.openstack import config
+from lab.openstack import process
+from lab.openstack import settings
 
 # Seconds between two looks. Each goes through all processes of the machine.
 SAMPLE_SECONDS = 0.25

@@ -14,9 +14,9 @@
 
 import pytest
 
-from lab import harness
-from lab import kills
-from lab import outside
+from lab.faults import harness
+from lab.faults import kills
+from lab.faults import outside
 
 SEED = 1
 # While nothing is frozen yet, while it is, and in the middle of the upload.
