@@ -9,7 +9,8 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Who stands beside a snapshot: another local user, a tenant, a log reader."""
+
+"""Attacks by another user, of the host or of the cloud."""
 
 import collections.abc
 import contextlib
@@ -17,25 +18,28 @@ import json
 import os
 import pathlib
 import re
+import resource
 import signal
 import subprocess
 import tempfile
-import types
+from typing import Self
 
 from lab.attacks import victim
 from lab.observe import measure
+from lab.observe import processes
+from lab.observe import remains
 from lab.observe import repeat
 from lab.openstack import config
 from lab.openstack import process
+from lab.openstack import services
 from lab.openstack import settings
 from lab.openstack import stack
 
 NOBODY = 65534
 HOLD_TIMEOUT = 60.0
 HOLD_POLL_SECONDS = 0.005
-LIMITED = re.compile(r'Max address space +\d')
 
-# One line of JSON for each attempt in, those that succeeded out.
+# Reads attempts, a line of JSON each, and prints those that succeed.
 INTRUDER = '''
 import json, os, socket, sys
 def connect(path):
@@ -61,7 +65,7 @@ Attempts = list[tuple[str, str]]
 
 
 def as_nobody(attempts: Attempts) -> Attempts:
-    """What another local user succeeds with."""
+    """Make attempts as another local user; return those that succeed."""
     done = subprocess.run(
         ['setpriv', f'--reuid={NOBODY}', f'--regid={NOBODY}',
          '--clear-groups', '/usr/bin/python3', '-c', INTRUDER], text=True,
@@ -72,59 +76,68 @@ def as_nobody(attempts: Attempts) -> Attempts:
     return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 
 
+def _limit(one: processes.Process, kind: int) -> int:
+    """Return a limit of a process; unlimited if it is gone."""
+    try:
+        return resource.prlimit(one.pid, kind)[0]
+    except ProcessLookupError:
+        return resource.RLIM_INFINITY
+
+
 class Held:
-    """A snapshot whose stream stands still, so that one can look around."""
+    """A snapshot whose stream process is stopped meanwhile."""
 
     def __init__(self, target: victim.Victim) -> None:
         self.target = target
 
-    def __enter__(self) -> 'Held':
-        conf = self.target.lab.settings
-        self._image = self.target.begin(f'{victim.NAME}-held')
-        found: list[victim.Child] = []
+    def __enter__(self) -> Self:
+        self._image = self.target.api.create_image(
+            self.target.server.id, f'{victim.NAME}-held')
+        found: list[processes.Process] = []
 
         def there() -> bool:
-            found[:] = [child for child in victim.children(conf)
-                        if child.program == victim.STREAM
-                        and LIMITED.search(child.read('limits'))]
+            found[:] = [
+                one for one, program in
+                victim.children(self.target.conf).items()
+                if program == victim.STREAM and _limit(
+                    one, resource.RLIMIT_AS) != resource.RLIM_INFINITY]
             return bool(found)
 
         process.wait_for('the stream', there, HOLD_TIMEOUT,
-                         conf.log('nova-compute'), HOLD_POLL_SECONDS)
-        self.stream = found[0]
-        os.kill(self.stream.pid, signal.SIGSTOP)
+                         self.target.conf.log('nova-compute'),
+                         HOLD_POLL_SECONDS)
+        self.pid = found[0].pid
+        os.kill(self.pid, signal.SIGSTOP)
         return self
 
     def __exit__(self, kind: type[BaseException] | None,
-                 error: BaseException | None,
-                 trace: types.TracebackType | None) -> None:
-        os.kill(self.stream.pid, signal.SIGCONT)
+                 *error: object) -> None:
+        os.kill(self.pid, signal.SIGCONT)
         image = self.target.finish(self._image)
         self.target.api.delete_image(self._image)
-        if image is None and error is None:
+        if image is None and kind is None:
             raise settings.LabError('the snapshot failed',
-                                    self.target.lab.settings.log(
-                                        'nova-compute'))
+                                    self.target.conf.log('nova-compute'))
 
 
 def intrude(held: Held) -> list[str]:
-    """What another user got at, of all that the snapshot has."""
-    conf = held.target.lab.settings
-    umask = victim.Child(victim.compute_pid(conf), '').read('status')
-    if 'Umask:\t0000' not in umask:
+    """Try everything that a snapshot has; return what succeeds."""
+    conf = held.target.conf
+    status = pathlib.Path(f'/proc/{processes.compute(conf).pid}/status')
+    if 'Umask:\t0000' not in status.read_text():
         return ['nova-compute has an umask']
     control = ('stat', str(conf.snapshots))
     attempts = [control, ('plant', str(conf.snapshots))]
-    folders = [*conf.snapshots.iterdir(), conf.nova / 'snapdriver']
+    folders = [*conf.snapshots.iterdir(), remains.journal(conf)]
     for folder in folders:
         attempts += [(what, str(folder))
                      for what in ('list', 'plant', 'steal')]
         for path in folder.iterdir():
             attempts += [(what, str(path)) for what in
                          ('read', 'write', 'connect', 'steal')]
-    attempts += [('read', f'/proc/{held.stream.pid}/{name}')
+    attempts += [('read', f'/proc/{held.pid}/{name}')
                  for name in ('environ', 'mem')]
-    attempts += [('list', f'/proc/{held.stream.pid}/fd')]
+    attempts += [('list', f'/proc/{held.pid}/fd')]
     succeeded = as_nobody(attempts)
     if control not in succeeded or len(folders) < 2:
         return ['the intruder did not get to try']
@@ -134,7 +147,7 @@ def intrude(held: Held) -> list[str]:
 
 def plant(lab: stack.Stack, target: victim.Victim,
           choice: config.Compute) -> list[str]:
-    """Have another user make the scratch directory: a link to one of his."""
+    """Point the scratch directory to another user's link to a directory."""
     with tempfile.TemporaryDirectory(dir='/var/tmp') as area:
         os.chmod(area, 0o1777)
         theirs, link = pathlib.Path(area, 'theirs'), pathlib.Path(area, 's')
@@ -158,89 +171,80 @@ def plant(lab: stack.Stack, target: victim.Victim,
 
 # The children
 
-# What each has to have, by the kernel's names for it.
-LIMITS = ('Max address space', 'Max open files', 'Max core file size')
-UNLIMITED = 'unlimited'
+LIMITS = {'address space': resource.RLIMIT_AS,
+          'open files': resource.RLIMIT_NOFILE,
+          'core file size': resource.RLIMIT_CORE,
+          'cpu time': resource.RLIMIT_CPU}
 MAX_OPEN_FILES = 1024
 ENVIRONMENT = {'PATH', 'LANG', 'LC_ALL', 'PYTHONPATH', 'MALLOC_ARENA_MAX'}
 PROGRAMS = {'live': {victim.STREAM}, 'mirror': {victim.STREAM, 'qemu-nbd'},
             'cold': {victim.STREAM, 'qemu-nbd'}}
+# Of Keystone's fernet tokens.
 TOKEN = re.compile(r'gAAAAA[A-Za-z0-9_-]{40,}')
 
 
 class _Sampler:
-    """Looks at all children, and at all command lines, again and again."""
+    """Looks at all children, again and again."""
 
     def __init__(self, conf: settings.Settings) -> None:
         self._conf = conf
-        #: limits and environment, as seen last.
-        self.seen: dict[victim.Child, tuple[str, str]] = {}
-        self.commands: set[str] = set()
+        #: Program, command, limits and environment, as seen last.
+        self.seen: dict[processes.Process, tuple[
+            str, str, dict[str, int], dict[str, str]]] = {}
 
     def look(self) -> None:
-        """To be called again and again."""
-        for child in victim.children(self._conf):
-            about = child.read('limits'), child.read('environ')
-            if all(about):
-                self.seen[child] = about
-            self.commands.add(child.command)
+        for one, program in victim.children(self._conf).items():
+            with contextlib.suppress(processes.Gone):
+                environment = one.environ()
+                limits = {name: _limit(one, kind)
+                          for name, kind in LIMITS.items()}
+                if one.is_running() and environment:
+                    self.seen[one] = (program, processes.command(one),
+                                      limits, environment)
 
 
 def inspect(target: victim.Victim, path: str) -> list[str]:
-    """Take a snapshot and look at its children, and for secrets."""
-    conf = target.lab.settings
-    sampler = _Sampler(conf)
+    """Take a snapshot; check its children, and look for secrets."""
+    sampler = _Sampler(target.conf)
     with repeat.repeated(sampler.look, HOLD_POLL_SECONDS):
         outcome = target.snapshot()
-    programs = {child.program for child in sampler.seen}
+    programs = {program for program, *_ in sampler.seen.values()}
     problems = [f'no {program} was seen'
                 for program in PROGRAMS[path] - programs]
     if outcome.image is None:
         problems.append('the snapshot failed')
-    for child, (limits, environment) in sampler.seen.items():
-        problems += _unlimited(child, limits)
-        names = {line.partition('=')[0]
-                 for line in environment.splitlines() if line}
-        problems += [f'{child.program} has {name} in its environment'
-                     for name in sorted(names - ENVIRONMENT)]
-    everything = '\n'.join([
-        *sampler.commands, *(about[1] for about in sampler.seen.values()),
-        *_command_lines(), _log(conf)])
-    return problems + _secrets(target, everything)
+    told = [*map(processes.command, processes.every()),
+            _log(target.conf)]
+    for program, command, limits, environment in sampler.seen.values():
+        problems += [f'{program} has no limit: {name}'
+                     for name in _wrong_limits(command, limits)]
+        problems += [f'{program} has {name} in its environment'
+                     for name in sorted(environment.keys() - ENVIRONMENT)]
+        told += [command, *environment.values()]
+    return problems + _secrets(target, '\n'.join(told))
 
 
-def _unlimited(child: victim.Child, limits: str) -> list[str]:
-    found = {line[:26].strip(): line[26:].split()[0]
-             for line in limits.splitlines()[1:] if line}
-    wrong = [name for name in LIMITS if found[name] == UNLIMITED]
-    if int(found['Max open files']) > MAX_OPEN_FILES:
-        wrong.append('Max open files')
-    if found['Max core file size'] != '0':
-        wrong.append('Max core file size')
-    # Whoever reads headers only has no reason to take its time.
-    if re.search('qemu-img (info|create)', child.command) and (
-            found['Max cpu time'] == UNLIMITED):
-        wrong.append('Max cpu time')
-    return [f'{child.program} has no limit: {name}' for name in wrong]
-
-
-def _command_lines() -> list[str]:
-    """Those of every process, whosever it is."""
-    return [victim.Child(int(entry), '').read('cmdline')
-            for entry in os.listdir('/proc') if entry.isdigit()]
+def _wrong_limits(command: str, limits: dict[str, int]) -> list[str]:
+    most = {'open files': MAX_OPEN_FILES, 'core file size': 0}
+    wrong = {name for name, limit in limits.items()
+             if limit == resource.RLIM_INFINITY
+             or limit > most.get(name, limit)}
+    # Only for what reads no more than headers there is a time.
+    if not re.search('qemu-img (info|create)', command):
+        wrong -= {'cpu time'}
+    return sorted(wrong)
 
 
 def _log(conf: settings.Settings) -> str:
-    """What nova-compute has logged since its start, at debug level."""
+    """Return what nova-compute has logged since its start, with DEBUG."""
     text = conf.log('nova-compute').read_bytes()
-    return text.rpartition(b'--- started by the lab ---')[2].decode(
+    return text.rpartition(services.NovaDaemon.MARK)[2].decode(
         errors='replace')
 
 
 def _secrets(target: victim.Victim, text: str) -> list[str]:
-    api = target.api
-    checks = {'the password': target.lab.settings.password in text,
-              "the administrator's token": api.token() in text,
+    checks = {'the password': target.conf.password in text,
+              "the administrator's token": target.api.token() in text,
               'a token': TOKEN.search(text) is not None}
     return [f'{words} is in a log, a command line or an environment'
             for words, wrong in checks.items() if wrong]
@@ -249,18 +253,16 @@ def _secrets(target: victim.Victim, text: str) -> list[str]:
 # Injection
 
 FORGED = 'FORGED: a line of its own in the log'
-
-
-# What is run somewhere makes it. Short: a name has 255 characters.
+# Created by what is executed. Short: a name has 255 characters.
 MARK = pathlib.Path('/var/tmp/snapdriver-executed')
 
 
 def injection() -> tuple[str, dict[str, str]]:
-    """A name, and properties."""
+    """Return a name and properties that try to be something else."""
     command = f'touch {MARK}'
     name = (f'{victim.NAME} $({command}) `{command}` ;{command}; |{command} '
             f'\'"]]></name><x a="&lt;%s%n{{}}ä漢 -f /etc/shadow')
-    # Glance and Nova take these as they are; a name has to be printable.
+    # Glance and Nova take any property; a name has to be printable.
     return name, {
         'x_lines': f'a\r\nX-Injected: yes\r\n\r\n{FORGED}\n{FORGED}',
         'x_shell': f'$({command});`{command}`|{command}\n{command}\n',
@@ -270,11 +272,11 @@ def injection() -> tuple[str, dict[str, str]]:
 
 
 def inject(target: victim.Victim, state: str) -> list[str]:
-    """Take a snapshot of a server with such names, under such a name."""
+    """Take a snapshot under such a name; the server has one, too."""
     MARK.unlink(missing_ok=True)
     name, metadata = injection()
     target.enter(state)
-    log = measure.Said(target.lab.settings.log('nova-compute'))
+    log = measure.Said(target.conf.log('nova-compute'))
     before = target.content()
     outcome = target.snapshot(name, metadata)
     image = outcome.image or {}
@@ -292,7 +294,7 @@ def inject(target: victim.Victim, state: str) -> list[str]:
 
 def injected_victim(lab: stack.Stack, folder: pathlib.Path,
                     disk: str) -> victim.Victim:
-    """A server whose own name and image are full of it."""
+    """Boot a server with such a name, of an image with such properties."""
     name, metadata = injection()
     return victim.Victim(lab, folder, disk, {
         'name': name, **{f'base_{key}': value
@@ -301,7 +303,7 @@ def injected_victim(lab: stack.Stack, folder: pathlib.Path,
 
 @contextlib.contextmanager
 def umask_zero() -> collections.abc.Iterator[None]:
-    """Whoever is started here has no umask."""
+    """Start processes without an umask."""
     before = os.umask(0)
     try:
         yield

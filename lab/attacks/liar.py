@@ -9,7 +9,8 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""An NBD server that lies: what a broken or hostile one might answer.
+
+"""An NBD server that lies, as a broken or hostile one might.
 
 Source: the NBD protocol's description, "Handshake phase", "Transmission
 phase" and "Structured replies".
@@ -23,7 +24,7 @@ import socket
 import struct
 import threading
 import time
-import types
+from typing import Self
 
 MAGIC = b'NBDMAGIC'
 OPTIONS = b'IHAVEOPT'
@@ -50,7 +51,7 @@ Extents = collections.abc.Iterable[tuple[int, int]]
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A read, or a question for the map."""
+    """A request to read, or for the map."""
 
     handle: int
     offset: int
@@ -58,7 +59,7 @@ class Request:
 
     def chunk(self, kind: int, content: bytes = b'',
               length: int | None = None, flags: int = _DONE) -> bytes:
-        """A reply; `length` is what it says of its length."""
+        """Return a chunk; `length` is what it claims to be long."""
         return _CHUNK.pack(
             _CHUNK_MAGIC, flags, kind, self.handle,
             len(content) if length is None else length) + content
@@ -70,7 +71,7 @@ class Request:
                           flags=flags)
 
     def map(self, extents: Extents) -> bytes:
-        """A map: of (length, flags), of which flag 2 is for zeros."""
+        """Return a map of (length, flags); flag 2 is for zeros."""
         words = [word for extent in extents for word in extent]
         return self.chunk(_STATUS, struct.pack(f'>I{len(words)}I', 1, *words))
 
@@ -95,17 +96,17 @@ def zeros(request: Request) -> bytes:
 
 @dataclasses.dataclass(frozen=True)
 class Lie:
-    """What a server answers; honest where nothing is said.
+    """What a server answers; honest by default.
 
-    An answer of no bytes at all is the last one: it hangs up. One that is
-    `SILENT` leaves the client waiting.
+    An answer without bytes ends the connection, and `SILENT` leaves the
+    client waiting.
     """
 
     greeting: bytes = MAGIC + OPTIONS + FLAGS
     size: int = 64 * MI
     status: Answer = whole
     read: Answer = zeros
-    #: Instead of an answer to the options.
+    #: The answer to the options.
     options: bytes | None = None
     #: Seconds between two bytes.
     trickle: float = 0.0
@@ -115,7 +116,7 @@ SILENT = b'\0silent'
 
 
 class Server:
-    """Serves a lie on a unix socket until it is left."""
+    """Serves a lie on a unix socket."""
 
     def __init__(self, lie: Lie, path: pathlib.Path) -> None:
         self.path = path
@@ -124,23 +125,21 @@ class Server:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> 'Server':
+    def __enter__(self) -> Self:
         self._listening.bind(str(self.path))
         self._listening.listen()
         self._listening.settimeout(0.2)
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None,
-                 error: BaseException | None,
-                 trace: types.TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self._ended.set()
         self._thread.join()
         self._listening.close()
 
     def _run(self) -> None:
         while not self._ended.is_set():
-            # A client that goes away is what is hoped for.
+            # The client is expected to hang up.
             with contextlib.suppress(OSError, EOFError):
                 connection, _ = self._listening.accept()
                 with connection:
@@ -180,7 +179,7 @@ class _Conversation:
                 raise EOFError
 
     def _wait_gone(self) -> None:
-        """Say nothing until the client hangs up, or the server ends."""
+        """Stay silent until the client hangs up, or the server ends."""
         while not self._ended.is_set() and self._connection.recv(1 << 16):
             time.sleep(0.01)
         raise EOFError
@@ -195,7 +194,7 @@ class _Conversation:
         return content
 
     def _option(self) -> bool:
-        """Answer one option; returns whether there are more to come."""
+        """Answer an option; return whether more may follow."""
         _, option, length = _OPTION.unpack(self._receive(_OPTION.size))
         self._receive(length)
         if option == _SET_META:
@@ -213,7 +212,7 @@ class _Conversation:
             _OPTION_MAGIC, option, kind, len(content)) + content)
 
     def _request(self) -> bool:
-        """Answer a request; returns whether there are more to come."""
+        """Answer a request; return whether more may follow."""
         _, _, kind, handle, offset, length = _REQUEST.unpack(
             self._receive(_REQUEST.size))
         request = Request(handle, offset, length)
@@ -225,7 +224,7 @@ class _Conversation:
 
 
 def alternating(size: int) -> Answer:
-    """A map that changes with each `size` bytes, and begins with data."""
+    """Return a map that alternates each `size` bytes, from data on."""
     def answer(request: Request) -> bytes:
         first = request.offset // size
         return request.map((size, 2 * ((first + number) % 2))
@@ -235,12 +234,12 @@ def alternating(size: int) -> Answer:
 
 
 def _later(answer: Answer, offset: int) -> Answer:
-    """Zeros before an offset, and an answer of another kind from there on."""
+    """Answer zeros before an offset, and something else after it."""
     return lambda request: (
         zeros(request) if request.offset < offset else answer(request))
 
 
-#: All of these are to end in an error, and never in an image.
+#: Each of these has to end in an error, and never in an image.
 LIES: dict[str, Lie] = {
     'no greeting': Lie(greeting=SILENT),
     'a greeting that trickles': Lie(trickle=0.5),

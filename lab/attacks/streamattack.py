@@ -9,7 +9,8 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""The stream process, against a server that lies."""
+
+"""Run the stream process against an NBD server that lies."""
 
 import dataclasses
 import json
@@ -22,25 +23,27 @@ import time
 import typing
 
 from lab.attacks import liar
+from lab.observe import processes
 from lab.openstack import settings
 
-# What is promised: under 128 MiB, whatever the disk. What libnbd and Python
-# take for one answer of 64 MiB, the most that libnbd takes, comes on top; the
-# limit of the process itself is on its address space.
+# The promise: under 128 MiB, whatever the disk. A lie may cost what libnbd and
+# Python take for the largest answer that libnbd accepts, 64 MiB, besides; the
+# limit of the process is on its address space.
 PEAK_BYTES = 128 << 20
 LIE_PEAK_BYTES = 1 << 30
+# For an answer with data; for one with a map it is twelve times as long.
 PATIENCE_SECONDS = 2.0
-# Of a map, it is twelve times as many.
 SECONDS_LIMIT = 60.0
 READ_BYTES = 1 << 20
 POLL_SECONDS = 0.02
+CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 
 MILLION = liar.Lie(size=1_000_000 * 4096, status=liar.alternating(4096))
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What became of a stream."""
+    """What a stream process did."""
 
     status: int
     seconds: float
@@ -49,41 +52,44 @@ class Result:
     messages: str
 
     def events(self) -> list[dict[str, typing.Any]]:
-        """:raises ValueError: it said something that is no event"""
+        """Parse its messages.
+
+        :raises ValueError: it printed something else
+        """
         return [json.loads(text) for text in self.messages.splitlines()]
 
     def problems(self, truth: liar.Lie | None = None) -> list[str]:
-        """What does not hold; without `truth`, of a lie."""
+        """Return what does not hold.
+
+        :param truth: what the server has served, if it was no lie
+        """
         try:
             names = [event['event'] for event in self.events()]
         except ValueError:
             return [f'it said: {self.messages[-500:]}']
-        if truth is not None:
-            return self._incomplete(names, truth)
-        checks = {
-            'it ended well': self.status == 0 or 'done' in names,
-            'it was killed': self.status not in (0, 1),
-            f'its events are {names}': names.count('error') != 1 or
-            names[-1] != 'error',
-            f'it took {self.seconds:.0f} s': self.seconds > SECONDS_LIMIT,
-            'it took too much memory': self.peak_bytes > LIE_PEAK_BYTES}
-        return [words for words, wrong in checks.items() if wrong]
-
-    def _incomplete(self, names: list[str], truth: liar.Lie) -> list[str]:
-        checks = {
+        checks = self._lied(names) if truth is None else {
             f'it failed: {self.messages}': names != ['layout', 'done'],
             f'it gave {self.length} bytes': self.length != truth.size,
             f'it took {self.peak_bytes >> 20} MiB':
                 self.peak_bytes > PEAK_BYTES}
         return [words for words, wrong in checks.items() if wrong]
 
+    def _lied(self, names: list[str]) -> dict[str, bool]:
+        return {
+            'it ended well': self.status == 0 or 'done' in names,
+            'it was killed': self.status not in (0, 1),
+            f'its events are {names}': names.count('error') != 1 or
+            names[-1] != 'error',
+            f'it took {self.seconds:.0f} s': self.seconds > SECONDS_LIMIT,
+            'it took too much memory': self.peak_bytes > LIE_PEAK_BYTES}
+
 
 def attempt(lie: liar.Lie, folder: pathlib.Path, python: str,
             image_format: str = 'raw',
             patience: float = PATIENCE_SECONDS) -> Result:
-    """Stream what the server tells, into nothing.
+    """Stream from a lying server, to nowhere.
 
-    :param patience: seconds that the process gives the server for an answer
+    :param patience: seconds that the process waits for an answer
     """
     with tempfile.TemporaryDirectory(dir=folder) as area:
         path = pathlib.Path(area, 'nbd')
@@ -96,12 +102,11 @@ def attempt(lie: liar.Lie, folder: pathlib.Path, python: str,
 
 def _stream(command: list[str]) -> Result:
     began = time.monotonic()
-    checkout = pathlib.Path(__file__).resolve().parents[2]
     with tempfile.TemporaryFile() as messages:
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=messages, env={**settings.environment(),
-                                  'PYTHONPATH': str(checkout)})
+                                  'PYTHONPATH': str(CHECKOUT)})
         try:
             length, peak = _consume(child, began + 4 * SECONDS_LIMIT)
         finally:
@@ -115,11 +120,11 @@ def _stream(command: list[str]) -> Result:
 
 def _consume(child: 'subprocess.Popen[bytes]',
              end: float) -> tuple[int, int]:
-    """Read to the end; bytes read, and bytes resident at the most."""
+    """Read to the end; return the bytes read, and the peak of memory."""
     assert child.stdout is not None
     pipe, length, peak = child.stdout.fileno(), 0, 0
     while time.monotonic() < end:
-        peak = max(peak, _resident(child.pid))
+        peak = max(peak, processes.memory_peak(child.pid))
         if select.select([pipe], [], [], POLL_SECONDS)[0]:
             content = os.read(pipe, READ_BYTES)
             length += len(content)
@@ -127,14 +132,3 @@ def _consume(child: 'subprocess.Popen[bytes]',
                 child.wait()
                 break
     return length, peak
-
-
-def _resident(pid: int) -> int:
-    """By the kernel's count of the process's own life."""
-    try:
-        text = pathlib.Path(f'/proc/{pid}/status').read_text()
-    except OSError:
-        return 0
-    found = [line.split()[1] for line in text.splitlines()
-             if line.startswith('VmHWM')]
-    return int(found[0]) * 1024 if found else 0

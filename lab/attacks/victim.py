@@ -9,16 +9,16 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""A server whose owner is hostile, and what becomes of its snapshots.
 
-Its guest writes nothing but what it is told: it finds no file system on its
-disk, and keeps its own files in memory. So even a guest that runs has a disk
-that can be compared byte for byte.
+"""A server that is attacked.
+
+Its guest writes only what it is told: it finds no file system on its disk,
+and keeps its own files in memory. So the disk of a guest that runs, too, can
+be compared byte for byte.
 """
 
 import base64
 import dataclasses
-import os
 import pathlib
 import random
 import re
@@ -28,32 +28,33 @@ import typing
 from lab.attacks import hostile
 from lab.observe import disks
 from lab.observe import measure
+from lab.observe import processes
+from lab.observe import remains
 from lab.openstack import cloud
-from lab.openstack import config
 from lab.openstack import process
-from lab.openstack import services
 from lab.openstack import settings
 from lab.openstack import stack
 
 NAME = 'snapdriver-attacks'
 FLAVOR = f'{NAME}-flavor'
-BOOT_TIMEOUT = 180.0
 OUTCOME_TIMEOUT = 120.0
 TRIES = 3
-# Of the disk, the end: no header reaches it.
+# At the end of the disk, where no header reaches.
 DATA_AT = hostile.DISK_BYTES - (2 << 20)
 DATA_BYTES = 1 << 20
 REFUSED = r'Glance answered 415'
+STATES = {'running': 'running', 'stopped': 'shut off'}
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What came of a snapshot: an image, or words in the log."""
+    """The end of a snapshot."""
 
+    #: None if it failed.
     image: cloud.Json
     #: What a guest would read from it.
     content: bytes
-    #: What Glance has, byte for byte.
+    #: What Glance stores.
     stored: bytes
     log: str
     seconds: float
@@ -62,7 +63,8 @@ class Outcome:
 class Victim:
     """A server with one kind of disk.
 
-    :param disk: of `observe.disks.DISKS`; nova-compute has its options
+    :param disk: of `disks.DISKS`; nova-compute has its options
+    :param properties: of its image
     """
 
     def __init__(self, lab: stack.Stack, folder: pathlib.Path, disk: str,
@@ -74,52 +76,43 @@ class Victim:
         self._loops: list[str] = []
         self._boot(name or f'{NAME}-{disk}', properties or {})
 
-    # Life
+    @property
+    def conf(self) -> settings.Settings:
+        return self.lab.settings
+
+    # Its life
 
     def _boot(self, name: str, properties: dict[str, str]) -> None:
         self._image = self.api.upload(
             properties.pop('name', f'{NAME}-base-{self.disk}'), 'qcow2',
             self._base(), **{**self.lab.boot_properties(), **properties})
         self.api.flavor(FLAVOR, stack.FLAVOR_RAM_MIB, 0)
-        made = self.api.new_server(name, self._image, FLAVOR)
-        self.api.wait_server(made)
-        self.server = measure.server(self.api, made)
-        self._wait_beat()
+        self.server = measure.boot(self.api, name, self._image, FLAVOR)
+        self.server.wait_beat()
         if self.disk == 'block':
             self._loops = [disks.use_device(self.server,
                                             self.folder / 'domain.xml')]
-            self._wait_beat()
+            self.server.wait_beat()
 
     def _base(self) -> pathlib.Path:
-        """An image with some data at its end, and nothing else."""
+        """Make an image with some data at its end."""
         raw, base = self.folder / 'base.raw', self.folder / 'base.qcow2'
         with open(raw, 'wb') as file:
             file.truncate(hostile.DISK_BYTES)
             file.seek(DATA_AT)
             file.write(random.Random(DATA_AT).randbytes(DATA_BYTES))
         process.output('qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2',
-                       str(raw), str(base))
+                       raw, base)
         return base
-
-    def _wait_beat(self) -> None:
-        console = measure.Console(self.server.console, from_end=True)
-        console.lines()
-        console.wait(measure.BEAT, BOOT_TIMEOUT)
 
     def enter(self, state: str) -> None:
         """Have it running, or stopped."""
         status = self.api.server(self.server.id)['status']
         if state == 'stopped' and status == 'ACTIVE':
-            self.api.action(self.server.id, 'os-stop')
-            self.api.wait_server(self.server.id, 'SHUTOFF')
+            self.api.change(self.server.id, 'os-stop', 'SHUTOFF')
         if state == 'running' and status == 'SHUTOFF':
-            self.api.action(self.server.id, 'os-start')
-            self.api.wait_server(self.server.id)
-            self._wait_beat()
-
-    @property
-    def runs(self) -> bool:
-        return self.server.domain.state() == 'running'
+            self.api.change(self.server.id, 'os-start', 'ACTIVE')
+            self.server.wait_beat()
 
     def remove(self) -> None:
         self.api.delete_server(self.server.id)
@@ -130,13 +123,13 @@ class Victim:
     # Its disk
 
     def write(self, pieces: list[hostile.Piece]) -> None:
-        """Write to the disk, over all that was written before."""
-        wiped = [(offset, bytes(len(content)))
+        """Write to the disk, and zero what was written before."""
+        zeros = [(offset, bytes(len(content)))
                  for offset, content in self._written]
-        if self.runs:
-            self._guest_writes([*wiped, *pieces])
+        if self.server.domain.state() == 'running':
+            self._guest_writes([*zeros, *pieces])
         else:
-            self._host_writes([*wiped, *pieces])
+            self._host_writes([*zeros, *pieces])
         self._written = pieces
 
     def _guest_writes(self, pieces: list[hostile.Piece]) -> None:
@@ -149,8 +142,7 @@ class Victim:
                 'buf-b64': base64.b64encode(content).decode()})
         self._agent('guest-file-flush', handle=handle)
         self._agent('guest-file-close', handle=handle)
-        # This device, as then QEMU, too, writes what it keeps in memory of a
-        # qcow2 file.
+        # The device, so that QEMU writes a qcow2 file's metadata, too.
         ran = self._agent('guest-exec', path='/bin/sync', arg=['/dev/vda'])
         process.wait_for(
             'sync in the guest', lambda: bool(self._agent(
@@ -166,35 +158,33 @@ class Victim:
                     raise
 
     def _host_writes(self, pieces: list[hostile.Piece]) -> None:
-        """Write for a guest that is stopped, as it might have done."""
+        """Write for a guest that is stopped."""
         content = self.folder / 'piece'
         for offset, data in pieces:
             content.write_bytes(data)
             process.output(
-                'qemu-io', '-f', disks.FORMATS.get(self.disk, 'raw'), '-c',
-                f'write -s {content} {offset} {len(data)}',
-                str(self.server.disk))
+                'qemu-io', '-f', disks.disk_format(self.disk), '-c',
+                f'write -s {content} {offset} {len(data)}', self.server.disk)
 
     def content(self) -> bytes:
-        """All of its disk."""
-        return self._raw(self.server.disk,
-                         disks.FORMATS.get(self.disk, 'raw'))
+        """Return all of its disk."""
+        return self._raw(self.server.disk, disks.disk_format(self.disk))
 
     def _raw(self, path: pathlib.Path, disk_format: str) -> bytes:
         target = self.folder / 'raw'
         # -U: QEMU has it open, and its guest does not write.
         process.output('qemu-img', 'convert', '-U', '-f', disk_format, '-O',
-                       'raw', str(path), str(target))
+                       'raw', path, target)
         return target.read_bytes()
 
     # Its snapshots
 
     def snapshot(self, name: str = f'{NAME}-row',
                  metadata: dict[str, str] | None = None) -> Outcome:
-        """Take one to its end, whatever that is."""
-        log = measure.Said(self.lab.settings.log('nova-compute'))
+        """Take a snapshot to its end, and delete its image."""
+        log = measure.Said(self.conf.log('nova-compute'))
         began = time.monotonic()
-        image_id = self.begin(name, metadata)
+        image_id = self.api.create_image(self.server.id, name, metadata)
         image = self.finish(image_id)
         seconds = round(time.monotonic() - began, 2)
         if image is None:
@@ -203,17 +193,12 @@ class Victim:
         self.api.download(image_id, stored)
         self.api.delete_image(image_id)
         if image['disk_format'] == 'qcow2':
-            process.output('qemu-img', 'check', '-f', 'qcow2', str(stored))
+            process.output('qemu-img', 'check', '-f', 'qcow2', stored)
         return Outcome(image, self._raw(stored, image['disk_format']),
                        stored.read_bytes(), log.text(), seconds)
 
-    def begin(self, name: str, metadata: dict[str, str] | None = None) -> str:
-        reply = self.api.action(self.server.id, 'createImage', name=name,
-                                metadata=metadata or {})
-        return str(reply['image_id'])
-
     def finish(self, image_id: str) -> cloud.Json:
-        """Wait for the end: the image, or none as it is gone."""
+        """Wait for the end; return the image, or None if it is gone."""
         found: list[cloud.Json] = []
 
         def ended() -> bool:
@@ -221,7 +206,7 @@ class Victim:
             return found[0] is None or found[0]['status'] == 'active'
 
         process.wait_for(f'image {image_id}', ended, OUTCOME_TIMEOUT,
-                         self.lab.settings.log('nova-compute'))
+                         self.conf.log('nova-compute'))
         self.api.wait_server(
             self.server.id, self.api.server(self.server.id)['status'])
         return found[0]
@@ -235,82 +220,30 @@ class Victim:
             return None
 
     def harmed(self, state: str) -> list[str]:
-        """What is not as it was, or was left behind."""
-        conf, defined = self.lab.settings, self.server.domain
-        wanted = {'running': 'running', 'stopped': 'shut off'}[state]
-        checks = {
-            f'the server is {defined.state()}': defined.state() != wanted,
-            # Libvirt has no jobs of a domain that does not run.
-            'a job is left': state == 'running' and (
-                defined.has_backup_job() or defined.has_job()),
-            'the domain is transient': not defined.persistent(),
-            'files are left': any(conf.snapshots.iterdir()),
-            'a journal is left': any((conf.nova / 'snapdriver').iterdir()),
-            'a child is left': bool(children(conf)),
-            'the guest is not thawed': state == 'running' and self._agent(
-                'guest-fsfreeze-status') != 'thawed'}
-        return [words for words, wrong in checks.items() if wrong]
+        """Return what is not as before, or was left behind."""
+        found = [f'the server {words}' for words in
+                 remains.of_domain(self.server.domain, STATES[state])]
+        found += remains.on_host(self.conf)
+        found += [f'{program} is left' for program in
+                  children(self.conf).values()]
+        if state == 'running' and (
+                self._agent('guest-fsfreeze-status') != 'thawed'):
+            found.append('the guest is not thawed')
+        return found
 
-
-# The processes of nova-compute
 
 STREAM = 'nova_snapdriver.stream'
-# Not what becomes one of these in a moment, and has no limits yet.
-OURS = re.compile(r'^(?:\S*/)?(qemu-(?:nbd|img|io)) |'
-                  r'^\S*python\S* -P -m (nova_snapdriver\.stream) ')
+# A program that prlimit is about to run does not count: it has no limits yet.
+PROGRAM = re.compile(r'^(?:\S*/)?(qemu-(?:nbd|img|io)) |'
+                     r'^\S*python\S* -P -m (nova_snapdriver\.stream) ')
 
 
-@dataclasses.dataclass(frozen=True)
-class Child:
-    """A process that a snapshot has started."""
+def children(conf: settings.Settings) -> dict[processes.Process, str]:
+    """Return what nova-compute runs for snapshots, at any depth.
 
-    pid: int
-    command: str
-
-    @property
-    def program(self) -> str:
-        found = OURS.search(self.command)
-        return (found[1] or found[2]) if found else ''
-
-    def read(self, name: str) -> str:
-        """A file of /proc about it; empty where it is gone."""
-        try:
-            found = pathlib.Path(f'/proc/{self.pid}/{name}').read_bytes()
-        except OSError:
-            return ''
-        return found.replace(b'\0', b'\n').decode(errors='replace')
-
-
-def compute_pid(conf: settings.Settings) -> int:
-    record = services.NovaCompute(conf, config.Compute()).record()
-    if record is None:
-        raise settings.LabError('nova-compute does not run')
-    return record.pid
-
-
-def children(conf: settings.Settings) -> list[Child]:
-    """What nova-compute runs for snapshots, at any depth."""
-    parents: dict[int, int] = {}
-    for entry in os.listdir('/proc'):
-        if entry.isdigit():
-            try:
-                stat = pathlib.Path(f'/proc/{entry}/stat').read_text()
-            except OSError:
-                continue
-            parents[int(entry)] = int(stat.rpartition(')')[2].split()[1])
-    ours = {compute_pid(conf)}
-    before = 0
-    while len(ours) != before:
-        before = len(ours)
-        ours |= {pid for pid, parent in parents.items() if parent in ours}
-    found = [Child(pid, Child(pid, '').read('cmdline').replace('\n', ' '))
-             for pid in ours]
-    return [child for child in found if child.program]
-
-
-def clean(lab: stack.Stack) -> None:
-    """Remove what rows have made, or a run of before has left."""
-    for one in cloud.named(lab.cloud.servers(), NAME):
-        lab.cloud.delete_server(one['id'])
-    for image in cloud.named(lab.cloud.images(), NAME):
-        lab.cloud.delete_image(image['id'])
+    :returns: programs, by process
+    """
+    found = {one: PROGRAM.search(processes.command(one))
+             for one in processes.compute(conf).children(recursive=True)}
+    return {one: match[1] or match[2]
+            for one, match in found.items() if match}

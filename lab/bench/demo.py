@@ -10,15 +10,16 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The demo: snapshots of a server that writes, by both drivers."""
+"""Take snapshots of a server that writes, by our driver and by Nova's own."""
 
+import argparse
 import collections.abc
 import dataclasses
 import os
-import pathlib
 import platform
 import statistics
 
+from lab import command
 from lab.observe import measure
 from lab.openstack import cloud
 from lab.openstack import config
@@ -30,15 +31,14 @@ from lab.openstack import steps
 NAME = 'snapdriver-demo'
 RUNS = 3
 IDLE_SECONDS = 10.0
-BOOT_TIMEOUT = 120.0
-# An emulated guest needs a while for the sums of a gigabyte.
+# An emulated guest takes its time to hash a gigabyte.
 RESTORE_TIMEOUT = 300.0
 
 Runs = list[measure.Run]
 
 
 class Demo:
-    """Its steps, and what they found."""
+    """The steps of the demo, and their results."""
 
     def __init__(self, lab: stack.Stack) -> None:
         self.lab = lab
@@ -75,22 +75,18 @@ class Demo:
                        for number in range(1, RUNS + 1)]
 
     def run(self) -> None:
-        """Do it; nova-compute has our driver again in the end."""
+        """Do the steps; restore nova-compute's driver."""
         try:
             steps.run(self.plan())
         finally:
             self.lab.compute(config.Compute())
 
     def _clean(self) -> None:
-        """Remove what a disk would fill up with."""
         settings.make_directory(self.folder)
-        for server in cloud.named(self.api.servers(), f'{NAME}-'):
-            self.api.delete_server(server['id'])
-        for image in cloud.named(self.api.images(), f'{NAME}-'):
-            self.api.delete_image(image['id'])
+        self.api.clean(f'{NAME}-', f'{NAME}-')
 
     def _boot(self) -> str:
-        """Use the last demo's server if it is well, else make one."""
+        """Use the last demo's server if it is active, or boot one."""
         image = self.lab.guest_image()
         note = ''
         for found in cloud.named(self.api.servers(), NAME):
@@ -102,13 +98,12 @@ class Demo:
                 self.api.delete_server(found['id'])
         if self._server is None:
             self._server = boot(self.lab, NAME, image)
-        console = measure.Console(self.server.console, from_end=True)
-        console.wait(measure.BEAT, BOOT_TIMEOUT)
+        self._server.wait_beat()
         return note
 
     def _idle(self) -> str:
-        self.idle_gap = measure.idle_gap(
-            self.server, self.lab.settings.snapshots, IDLE_SECONDS)
+        self.idle_gap = max(measure.idle_gaps(
+            self.server, self.lab.settings.snapshots, IDLE_SECONDS))
         return f'({self.idle_gap:.2f} s)'
 
     def _snapshot(self, name: str, runs: Runs) -> str:
@@ -133,16 +128,14 @@ class Demo:
     def _second(self) -> str:
         """Boot a server from the newest image; it checks its own disk.
 
-        It stays, paused, to be looked at: running, it would disturb.
+        It stays for a look at it; paused, as it would disturb otherwise.
         """
-        image = self.ours[-1].image_id
-        second = boot(self.lab, f'{NAME}-second', image)
+        second = boot(self.lab, f'{NAME}-second', self.ours[-1].image_id)
         self.restored = restored(second)
-        self.api.action(second.id, 'pause')
-        self.api.wait_server(second.id, 'PAUSED')
+        self.api.change(second.id, 'pause', 'PAUSED')
         return f'({self.restored})'
 
-    # What it found
+    # Results
 
     @property
     def second_server_ok(self) -> bool:
@@ -154,21 +147,17 @@ class Demo:
             run.status == 'active' for run in self.ours + self.stock)
 
     def figures(self) -> dict[str, object]:
-        """The medians, and all runs."""
+        """Return the medians, and all runs."""
         last = self.ours[-1]
         return {
             'image_id': last.image_id, 'status': last.status,
             'path': last.path, 'consistency': last.consistency,
-            'seconds': _median(self.ours, 'seconds'),
-            'stock_seconds': _median(self.stock, 'seconds'),
             'put_seconds': _median(self.puts, 'seconds'),
-            'staging_peak_bytes': _median(self.ours, 'staging_peak_bytes'),
-            'stock_staging_peak_bytes': _median(
-                self.stock, 'staging_peak_bytes'),
             'freeze_seconds': _median(self.ours, 'freeze_seconds'),
-            'write_gap_seconds': _median(self.ours, 'write_gap_seconds'),
-            'stock_write_gap_seconds': _median(
-                self.stock, 'write_gap_seconds'),
+            **{f'{prefix}{field}': _median(runs, field)
+               for prefix, runs in (('', self.ours), ('stock_', self.stock))
+               for field in ('seconds', 'staging_peak_bytes',
+                             'write_gap_seconds')},
             'second_server_ok': self.second_server_ok,
             'idle_write_gap_seconds': self.idle_gap,
             'persistent': all(run.persistent for run in self.ours),
@@ -184,7 +173,7 @@ class Demo:
                 'virt_type': self.lab.guest.virt_type(self.lab.settings)}
 
     def table(self) -> str:
-        """The three ways side by side."""
+        """Format the three ways side by side."""
         rows = [('', 'snapdriver', "Nova's own", 'curl -T')]
         rows += [self._row(*line) for line in (
             ('time, s', 'seconds', 1, '.1f'),
@@ -206,7 +195,7 @@ class Demo:
             value = _median(runs, field)
             return '-' if value is None else format(value / unit, form)
 
-        # curl stages nothing and freezes nothing: it has its file.
+        # curl has its file already.
         curl = '' if 'staging' in field else cell(self.puts)
         return title, cell(self.ours), cell(self.stock), curl
 
@@ -222,7 +211,7 @@ class Demo:
 
 def _median(runs: collections.abc.Iterable[measure.Run],
             field: str) -> float | None:
-    """The median of a field; None where a run does not have it."""
+    """Return the median of a field; None if a run does not have it."""
     values = [getattr(run, field) for run in runs]
     if not values or None in values:
         return None
@@ -230,20 +219,18 @@ def _median(runs: collections.abc.Iterable[measure.Run],
 
 
 def boot(lab: stack.Stack, name: str, image_id: str) -> measure.Server:
-    """Make a server from an image and wait until it is active."""
-    server_id = lab.cloud.new_server(name, image_id, stack.FLAVOR)
-    lab.cloud.wait_server(server_id)
-    return measure.server(lab.cloud, server_id)
+    """Create a server of the guest's size, and wait until it is active."""
+    return measure.boot(lab.cloud, name, image_id, stack.FLAVOR)
 
 
 def restored(server: measure.Server) -> str:
-    """What a guest says of the disk that it found, once it has checked."""
+    """Return what a guest reports once it has checked its disk."""
     console = measure.Console(server.console)
     return str(console.wait(measure.RESTORED, RESTORE_TIMEOUT)[1])
 
 
 def whole(said: str) -> bool:
-    """Whether a guest found its disk whole and of one instant."""
+    """Return whether a guest has found its disk whole and of one instant."""
     found = dict(word.split('=', 1) for word in said.split())
     checks = ('journal', 'payload', 'fs')
     if any(found.get(name) != 'ok' for name in checks):
@@ -251,10 +238,13 @@ def whole(said: str) -> bool:
     return 0 <= int(found['a']) - int(found['b']) <= 1
 
 
-def run(lab: stack.Stack, target: pathlib.Path | None) -> int:
-    """Run the demo on a lab that is up; returns the exit status."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    command.add_json(parser)
+
+
+def run(lab: stack.Stack, args: argparse.Namespace) -> int:
     demo = Demo(lab)
     demo.run()
     print(demo.summary())
-    steps.save(target, **demo.figures())
+    command.save(args.json, **demo.figures())
     return 0 if demo.ok else 1

@@ -10,8 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""How long a server is down for a cold snapshot: ours and Nova's own."""
+"""Measure how long a server is down for a cold snapshot."""
 
+import argparse
 import dataclasses
 import functools
 import os
@@ -19,9 +20,9 @@ import pathlib
 import shutil
 import statistics
 
+from lab import command
 from lab.observe import measure
 from lab.observe import watch
-from lab.openstack import cloud
 from lab.openstack import config
 from lab.openstack import process
 from lab.openstack import settings
@@ -31,10 +32,9 @@ from lab.openstack import steps
 NAME = 'snapdriver-stopped'
 RUNS = 3
 GIB = 1 << 30
-BOOT_TIMEOUT = 120.0
 BACK_TIMEOUT = 600.0
 BACK_POLL_SECONDS = 0.1
-# Of the file systems' room, what is not for data.
+# Of the file system, besides the data.
 SPARE_BYTES = 4 * GIB
 PIECE_BYTES = 8 << 20
 DISABLED = ('workarounds', 'disable_libvirt_livesnapshot', 'true')
@@ -42,12 +42,12 @@ DISABLED = ('workarounds', 'disable_libvirt_livesnapshot', 'true')
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One way to copy the disk, of so much data."""
+    """A way to copy the disk, and how much data is on it."""
 
     name: str
     gib: int
     driver: str = 'ours'
-    #: Whether the copy is on the disk's file system, which shares blocks.
+    #: The copy is on the disk's file system, which has reflinks.
     shares: bool = False
 
 
@@ -58,7 +58,7 @@ CASES = (Case('clone, 1 GiB', 1, shares=True), Case('copy, 1 GiB', 1),
 
 @dataclasses.dataclass
 class Row:
-    """How long the guest was down, in seconds, in each run."""
+    """For how long the guest was down in each run."""
 
     name: str
     gib: int
@@ -70,7 +70,7 @@ class Row:
 
 
 class Stopped:
-    """Puts a server's disk on XFS, and takes snapshots of it."""
+    """Takes snapshots of a server whose disk is on XFS."""
 
     def __init__(self, lab: stack.Stack) -> None:
         self.lab = lab
@@ -88,7 +88,7 @@ class Stopped:
     def plan(self) -> steps.Plan:
         step = steps.Step
         plan: steps.Plan = [
-            step('a file system that shares blocks', self._mount),
+            step('a file system with reflinks', self._mount),
             step('a server that writes', self._boot)]
         gib = 0
         for case in CASES:
@@ -102,7 +102,7 @@ class Stopped:
         return plan
 
     def run(self) -> None:
-        """Do it; nova-compute has its usual options in the end."""
+        """Do it; restore nova-compute's options."""
         settings.make_directory(self.mounted)
         self._clean()
         try:
@@ -112,12 +112,9 @@ class Stopped:
             self._clean()
 
     def _clean(self) -> None:
-        for one in cloud.named(self.api.servers(), NAME):
-            self.api.delete_server(one['id'])
-        for image in cloud.named(self.api.images(), f'{NAME}-run'):
-            self.api.delete_image(image['id'])
+        self.api.clean(NAME, f'{NAME}-run')
         if os.path.ismount(self.mounted):
-            process.output('umount', str(self.mounted))
+            process.output('umount', self.mounted)
         self._image.unlink(missing_ok=True)
 
     @property
@@ -127,43 +124,41 @@ class Stopped:
     def _mount(self) -> str:
         most = max(case.gib for case in CASES) * GIB + SPARE_BYTES
         free = shutil.disk_usage(self.folder).free
-        # Of the disk, the file system and what is uploaded.
+        # For the file system, and for what is uploaded.
         if free < 2 * most:
             raise settings.LabError(
                 f'{self.folder} has {free // GIB} GiB left, and this needs'
                 f' {2 * most // GIB}')
         with open(self._image, 'wb') as file:
             file.truncate(most)
-        process.output('mkfs.xfs', '-q', str(self._image))
-        process.output('mount', '-o', 'loop', str(self._image),
-                       str(self.mounted))
+        process.output('mkfs.xfs', '-q', self._image)
+        process.output('mount', '-o', 'loop', self._image, self.mounted)
         settings.make_directory(self.mounted)
         return ''
 
     def _boot(self) -> str:
-        """A server with a raw disk, as Nova makes it."""
+        """Boot a server with a raw disk, and move the disk."""
         self.lab.compute(config.Compute(
             options=(('libvirt', 'images_type', 'flat'),)))
         image = self.lab.small_image(
             f'{NAME}-{self.lab.guest.version()}')
-        made = self.api.new_server(NAME, image, stack.SMALL_FLAVOR)
-        self.api.wait_server(made)
-        self._server = measure.server(self.api, made)
+        self._server = measure.boot(self.api, NAME, image,
+                                    stack.SMALL_FLAVOR)
         console = measure.Console(self.server.console)
-        console.wait(measure.BEAT, BOOT_TIMEOUT)
+        console.wait(measure.BEAT, measure.BOOT_TIMEOUT)
         self._move_disk()
-        console.wait(measure.RESTORED, BOOT_TIMEOUT)
+        console.wait(measure.RESTORED, measure.BOOT_TIMEOUT)
         return ''
 
     def _move_disk(self) -> None:
-        """Start its domain again with a larger disk, on that file system.
+        """Restart its domain with a larger disk, on that file system.
 
-        Quickly: Nova looks at a domain that stopped only seconds later.
+        Quickly: Nova looks at a domain some seconds after it has stopped.
         """
         one = self.server.domain
         one.stop()
-        process.output('cp', '--sparse=always', str(self.server.disk),
-                       str(self._disk))
+        process.output('cp', '--sparse=always', self.server.disk,
+                       self._disk)
         os.truncate(self._disk, (1 + max(case.gib for case in CASES)) * GIB)
         one.use_disk(self._disk, self.folder / 'domain.xml')
         one.start()
@@ -173,9 +168,9 @@ class Stopped:
         return self.mounted / 'disk'
 
     def _fill(self, gib: int) -> str:
-        """Have data on its disk where the guest's file system does not reach.
+        """Write data to its disk, beyond the guest's file system.
 
-        QEMU has the file open; to it the guest might have written them.
+        QEMU has the file open, and sees them as if the guest had written.
         """
         with open(self._disk, 'r+b') as file:
             file.seek(GIB)
@@ -195,11 +190,10 @@ class Stopped:
         return f'down for {seconds:.2f} s'
 
     def _snapshot(self) -> float:
-        """Take one until the server is back; the upload is not waited for."""
+        """Take a snapshot until the server is back; abandon its upload."""
         console = measure.Console(self.server.console, from_end=True)
         with watch.Watch(self.server.domain.name, self.folder) as seen:
-            image = self.api.action(self.server.id, 'createImage',
-                                    name=f'{NAME}-run')['image_id']
+            image = self.api.create_image(self.server.id, f'{NAME}-run')
             for state in ('shut off', 'running'):
                 self._wait_domain(state)
             console.wait(measure.BEAT, measure.BEAT_TIMEOUT)
@@ -214,8 +208,11 @@ class Stopped:
             self.lab.settings.log('nova-compute'), BACK_POLL_SECONDS)
 
 
-def run(lab: stack.Stack, target: pathlib.Path | None) -> int:
-    """Measure on a lab that is up; returns the exit status."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    command.add_json(parser)
+
+
+def run(lab: stack.Stack, args: argparse.Namespace) -> int:
     stopped = Stopped(lab)
     stopped.run()
     clone, copy, stock, large = (stopped.rows[case] for case in CASES)
@@ -228,5 +225,5 @@ def run(lab: stack.Stack, target: pathlib.Path | None) -> int:
         print(f'{name:20}{ratio:8.2f}')
     rows = [{**dataclasses.asdict(row), 'median': row.median}
             for row in stopped.rows.values()]
-    steps.save(target, rows=rows, ratios=ratios)
+    command.save(args.json, rows=rows, ratios=ratios)
     return 0

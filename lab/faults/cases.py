@@ -10,7 +10,6 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
 """What a fault is to the harness."""
 
 import collections.abc
@@ -18,18 +17,17 @@ import dataclasses
 import random
 
 from lab.faults import harness
+from lab.openstack import config
 from lab.openstack import process
 from lab.openstack import proxy
-
-Options = tuple[tuple[str, str, str], ...]
 
 
 @dataclasses.dataclass
 class Scene:
     """A snapshot on its way, for a fault to happen to."""
 
-    bench: harness.Harness
     one: harness.Watched
+    harness: harness.Harness
     random: random.Random
     image_id: str = ''
 
@@ -38,21 +36,21 @@ Action = collections.abc.Callable[[Scene], None]
 
 
 def nothing(scene: Scene) -> None:
-    """Nothing happens but what the proxy does."""
+    """Leave it to the proxy."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
     """A row to be.
 
-    :param ends: what the image is then: `active`, `gone` or `either`
-    :param guest: what the guest is then: `untouched`, `booted` (it may have
-        booted again), `stopped` or `deleted`
-    :param fault: what the proxy does, of which the byte is made up; none
-        where the snapshot does not get that far
-    :param before: done before the snapshot
-    :param during: done while an upload is held, and before it goes on
-    :param after: undoes what was done, before one looks
+    :param ends: the image's end: `active`, `gone` or `either`
+    :param guest: the guest's: `untouched`, `booted` (it may have booted
+        again), `stopped` or `deleted`
+    :param fault: what the proxy does, at a random byte; None where the
+        snapshot does not get that far
+    :param before: happens before the snapshot
+    :param during: happens while the upload is held
+    :param after: undoes it, before the checks
     """
 
     name: str
@@ -62,7 +60,7 @@ class Case:
     before: Action = nothing
     during: Action = nothing
     after: Action = nothing
-    options: Options = ()
+    options: config.Options = ()
     quick: bool = False
     only_ours: bool = False
 

@@ -10,14 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
-"""What came of each fault with this driver and with Nova's, for the docs."""
+"""Tabulate each fault with this driver and with Nova's, for the docs."""
 
 import collections.abc
 import json
 import pathlib
 import re
-import typing
 
 from lab.faults import harness
 
@@ -30,7 +28,7 @@ HEADER = """\
      - this driver
      - Nova's own
 """
-# What is left out or said shorter, as it is another one in each run.
+# What differs in each run is left out or shortened.
 NAMES = ((rf'{harness.NAME}-\S+', 'the guest'),
          (r'left behind: file \S+', 'left behind: a file'),
          (r'left behind: process .*', 'left behind: a process'),
@@ -41,10 +39,9 @@ LONGEST = 90
 
 def table(rows: collections.abc.Sequence[harness.Row],
           stock: pathlib.Path) -> str:
-    """The rows of this run next to those of Nova's own driver.
+    """Return the rows of a run next to those of Nova's own driver, as RST.
 
     :param stock: what ``faults --driver stock --json`` has written
-    :returns: reStructuredText
     """
     others = {row['name']: row
               for row in json.loads(stock.read_text())['rows']}
@@ -55,8 +52,8 @@ def table(rows: collections.abc.Sequence[harness.Row],
         for row in rows if row.name in others)
 
 
-def _said(problems: collections.abc.Iterable[typing.Any]) -> str:
-    """What was wrong, each thing once."""
+def _said(problems: collections.abc.Iterable[object]) -> str:
+    """Return the problems, each once."""
     found = dict.fromkeys(_short(str(one)) for one in problems)
     return '; '.join(found) or 'held'
 

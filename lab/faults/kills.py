@@ -10,11 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+"""nova-compute is killed at each named point of each path.
 
-"""nova-compute killed at each named point of each path.
-
-Several snapshots at once are stopped at a point each; then the process is
-killed, which to them is as if each had been killed there, and started again.
+Several snapshots are held at a point each. Then the process is killed, which
+is to each of them as if it had been killed there, and started again.
 """
 
 import dataclasses
@@ -22,18 +21,16 @@ import itertools
 import time
 
 from lab.faults import harness
+from lab.observe import disks
 from lab.openstack import config
 from lab.openstack import process
 from lab.openstack import services
 from lab.openstack import settings
 from nova_snapdriver import faultpoint
 
-Options = tuple[tuple[str, str, str], ...]
-
-OPTIONS: dict[str, Options] = {
-    'mirror': (('snapdriver', 'live_method', 'mirror'),),
-    'suspend': (('snapdriver', 'live_method', 'cold'),),
-}
+OPTIONS: dict[str, config.Options] = {'mirror': disks.MIRROR,
+                                      'suspend': disks.SUSPEND}
+# The paths of servers that do not run.
 STOPPED = frozenset(('cold',))
 
 
@@ -49,54 +46,49 @@ class Kill:
         return f'kill {self.path} {self.point}'
 
 
-def cases() -> list[Kill]:
-    """All rows, by path."""
+def listed() -> list[Kill]:
+    """Return all rows, by path."""
     return [Kill(path, point) for path, points in faultpoint.PATHS.items()
             for point in points]
 
 
 class Kills:
-    """Kills it, and sees what becomes of the servers."""
+    """Kills nova-compute, and checks what becomes of the servers."""
 
-    def __init__(self, bench: harness.Harness) -> None:
-        self.bench = bench
+    def __init__(self, found: harness.Harness) -> None:
+        self.harness = found
 
     def run(self, wanted: list[Kill]) -> None:
         for path, group in itertools.groupby(wanted, lambda one: one.path):
             self._path(path, list(group))
 
     def _path(self, path: str, wanted: list[Kill]) -> None:
-        bench = self.bench
-        bench.use('rbd' if path == 'direct' else 'file',
-                  *OPTIONS.get(path, ()))
+        self.harness.use('rbd' if path == 'direct' else 'file',
+                         *OPTIONS.get(path, ()))
         for batch in _batches(_spread(wanted)):
-            bench.boot(len(batch))
-            self._stop(path)
+            self.harness.boot(len(batch))
+            if path in STOPPED:
+                self._stop()
             self._batch(path, batch)
-        self._start(path)
+        if path in STOPPED:
+            self._start()
 
-    def _stop(self, path: str) -> None:
-        """Have the servers stopped, where the path is for such."""
-        if path not in STOPPED:
-            return
-        for one in self.bench.servers:
+    def _stop(self) -> None:
+        for one in self.harness.servers:
             if one.server.domain.state() == 'running':
-                self.bench.api.action(one.server.id, 'os-stop')
-                self.bench.api.wait_server(one.server.id, 'SHUTOFF')
+                self.harness.api.change(one.server.id, 'os-stop', 'SHUTOFF')
 
-    def _start(self, path: str) -> None:
-        """The disks of servers that were stopped are whole: they boot."""
-        if path not in STOPPED:
-            return
-        for one in self.bench.servers:
-            self.bench.api.action(one.server.id, 'os-start')
-        for one in self.bench.servers:
-            self.bench.api.wait_server(one.server.id)
+    def _start(self) -> None:
+        """Boot the servers: their disks are whole."""
+        for one in self.harness.servers:
+            self.harness.api.action(one.server.id, 'os-start')
+        for one in self.harness.servers:
+            self.harness.api.wait_server(one.server.id)
             one.begin()
 
     def _batch(self, path: str, batch: tuple[Kill, ...]) -> None:
         began = time.monotonic()
-        rows = {one: self.bench.row(one.name) for one in batch}
+        rows = {one: self.harness.row(one.name) for one in batch}
         try:
             problems = self._kill(path, rows)
         except (settings.LabError, OSError) as error:
@@ -104,45 +96,43 @@ class Kills:
         for row in rows.values():
             row.seconds = round((time.monotonic() - began) / len(rows), 1)
             row.problems += problems
-            self.bench.finish(row)
+            self.harness.table.add(row)
         if any(row.problems for row in rows.values()):
-            self.bench.repair()
+            self.harness.repair()
 
     def _kill(self, path: str, rows: dict[Kill, harness.Row]) -> list[str]:
-        bench = self.bench
+        found = self.harness
         state = 'shut off' if path in STOPPED else 'running'
-        used = bench.servers[:len(rows)]
+        used = found.servers[:len(rows)]
         for one in used if state == 'running' else ():
             one.begin()
-        points = tuple(one.point for one in rows)
-        bench.arm(points, 'hold')
-        images = [bench.snapshot(one) for one in used]
+        found.arm(tuple(one.point for one in rows), 'hold')
+        images = [found.snapshot(one) for one in used]
         for kill, row in rows.items():
             try:
-                process.wait_for(kill.point,
-                                 lambda: bench.taken(kill.point),
+                process.wait_for(kill.point, lambda: found.taken(kill.point),
                                  harness.POINT_TIMEOUT)
             except settings.LabError as error:
                 row.problems.append(f'never reached: {error}')
-        services.NovaCompute(bench.conf, config.Compute()).kill()
-        bench.disarm()
-        bench.restart()
-        return self._after(used, images, state)
+        services.NovaCompute(found.conf, config.Compute()).kill()
+        found.disarm()
+        found.restart()
+        return self._check(used, images, state)
 
-    def _after(self, used: list[harness.Watched], images: list[str],
+    def _check(self, used: list[harness.Watched], images: list[str],
                state: str) -> list[str]:
-        bench = self.bench
+        found = self.harness
         for one in used:
-            bench.wait_idle(one)
-        problems = bench.left()
+            found.wait_idle(one)
+        problems = found.left()
         for one, image in zip(used, images):
-            problems += bench.guest_problems(one, state)
-            bench.api.delete_image(image)
-        fresh = [bench.snapshot(one) for one in used]
+            problems += found.guest_problems(one, state)
+            found.api.delete_image(image)
+        fresh = [found.snapshot(one) for one in used]
         for one, image in zip(used, fresh):
-            problems += bench.active(one, image)
-            problems += bench.guest_problems(one, state)
-        return problems + bench.left()
+            problems += found.next_fails(one, image)
+            problems += found.guest_problems(one, state)
+        return problems + found.left()
 
 
 def _batches(wanted: list[Kill]) -> list[tuple[Kill, ...]]:
@@ -152,9 +142,9 @@ def _batches(wanted: list[Kill]) -> list[tuple[Kill, ...]]:
 
 
 def _spread(wanted: list[Kill]) -> list[Kill]:
-    """Points that are far from each other next to each other.
+    """Put points next to each other that are far apart.
 
-    Two that hold the same lock would never be reached at the same time.
+    Two points under the same lock cannot be held at the same time.
     """
     step = -(-len(wanted) // harness.SERVERS)
     return [one for offset in range(step) for one in wanted[offset::step]]

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
-"""What somebody or something else does in the middle of an upload."""
+"""Mishaps in the middle of an upload: processes, people, agents, disks."""
 
 import base64
+import contextlib
 import os
 import pathlib
 import signal
@@ -22,6 +22,7 @@ import time
 
 from lab.faults import cases
 from lab.faults import harness
+from lab.observe import processes
 from lab.openstack import config
 from lab.openstack import domain
 from lab.openstack import process
@@ -32,9 +33,9 @@ AWAY_SECONDS = 20.0
 TOKEN_SECONDS = 25
 Case = cases.Case
 HOOK = '/run/hook'
-# Longer than the driver waits and tries.
+# Longer than the driver waits for the agent, with its retries.
 HANG_SECONDS = 16
-# What is left on the small file system.
+# Left free on the small file system.
 LITTLE_BYTES = 8 << 20
 FILL_MIB = 24
 REFUSED: tuple[tuple[str, dict[str, object]], ...] = (
@@ -49,7 +50,7 @@ VERIFIED_POINT = 'upload.verified'
 
 
 def listed() -> list[Case]:
-    """All rows, those with the same options next to each other."""
+    """Return all rows, those with the same options in sequence."""
     return [*_processes(), *_people(), *_agents(), *_run_ahead(),
             *_full_disks()]
 
@@ -69,9 +70,9 @@ def _processes() -> list[Case]:
              after=start_glance_late),
         Case("the user's token expires", 'active', before=shorten_tokens,
              during=outlive_token, after=lengthen_tokens),
-        Case('RabbitMQ is away for 20 s', 'active', during=lose_rabbitmq),
-        # Glance needs it, too, to say that it has the image.
-        Case('MariaDB is away for 20 s', 'either', during=lose_mariadb)]
+        Case('RabbitMQ is away for 20 s', 'active', during=lose('rabbitmq')),
+        # Glance needs it, too, to make the image active.
+        Case('MariaDB is away for 20 s', 'either', during=lose('mariadb'))]
 
 
 def _people() -> list[Case]:
@@ -83,7 +84,7 @@ def _people() -> list[Case]:
              only_ours=True),
         Case('the image is deleted', 'gone', during=delete_image),
         Case('stop, reboot, resize and migration are asked for', 'active',
-             during=ask_for_much),
+             during=request_refused),
         Case('the server is deleted', 'gone', 'deleted',
              during=delete_server)]
 
@@ -100,14 +101,14 @@ def _agents() -> list[Case]:
 def _run_ahead() -> list[Case]:
     return [
         Case(f'{words} once the job has ended', 'gone',
-             during=one_after_another(end_early, kill),
+             during=in_sequence(end_early, kill),
              options=READ_AHEAD, only_ours=True)
         for words, kill in (('the stream process is killed', kill_stream),
                             ('nova-compute is killed', kill_compute))]
 
 
 def _full_disks() -> list[Case]:
-    def small(*more: tuple[str, str, str]) -> cases.Options:
+    def small(*more: tuple[str, str, str]) -> config.Options:
         return (('snapdriver', 'scratch_directory', '{small}/scratch'),
                 *more)
 
@@ -116,14 +117,14 @@ def _full_disks() -> list[Case]:
         Case("glance's disk is full", 'gone', fault=None,
              before=fill_glance, after=empty_glance),
         Case('the scratch directory is small', 'gone', fault=None,
-             after=usual_options, options=small(), only_ours=True),
+             after=restore_options, options=small(), only_ours=True),
         Case('the scratch file has no room', 'gone',
-             before=little_room(LITTLE_BYTES), during=write_much,
+             before=little_room(LITTLE_BYTES), during=write,
              after=empty_small,
              options=small(no_reserve), only_ours=True),
-        # Whichever comes first: an upload held late leaves little to spool.
+        # Either fills first: an upload that is held late spools little.
         Case('the spool and the scratch file have no room', 'either',
-             before=little_room(FILL_MIB << 20), during=write_much,
+             before=little_room(FILL_MIB << 20), during=write,
              after=empty_small,
              options=small(no_reserve, *READ_AHEAD), only_ours=True),
         Case('the copy of a suspended disk has no room', 'gone', fault=None,
@@ -137,49 +138,37 @@ def _full_disks() -> list[Case]:
 
 
 def hold_at(point: str) -> cases.Action:
-    """Have the snapshot stay at a point, until it is disarmed."""
-    return lambda scene: scene.bench.arm((point,), 'hold')
+    """Hold the snapshot at a point until it is disarmed."""
+    return lambda scene: scene.harness.arm((point,), 'hold')
 
 
 def wait_at(point: str, scene: cases.Scene) -> None:
-    """Wait until it is there."""
-    cases.waiting_for(point, lambda: scene.bench.taken(point))
+    """Wait until the snapshot is held there."""
+    cases.waiting_for(point, lambda: scene.harness.taken(point))
 
 
 # Processes
 
 
-def _kill_stream_of(words: str) -> int:
-    count = 0
-    ours = os.readlink('/proc/self/ns/pid')
-    for path in pathlib.Path('/proc').glob('[0-9]*'):
-        try:
-            line = (path / 'cmdline').read_bytes().replace(b'\0', b' ')
-            if (words in line.decode(errors='replace') and
-                    os.readlink(path / 'ns/pid') == ours):
-                os.kill(int(path.name), signal.SIGKILL)
-                count += 1
-        except OSError:
-            continue
-    return count
-
-
 def kill_stream(scene: cases.Scene) -> None:
-    folder = scene.bench.conf.root
-    if not _kill_stream_of(
-            f'nova_snapdriver.stream --socket {folder}'):
+    found = processes.matching(
+        f'nova_snapdriver.stream --socket {scene.harness.conf.root}')
+    if not found:
         raise settings.LabError('there is no stream process')
+    for one in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one.pid, signal.SIGKILL)
 
 
 def kill_compute(scene: cases.Scene) -> None:
-    bench = scene.bench
-    services.NovaCompute(bench.conf, config.Compute()).kill()
-    bench.proxy.clear()
-    bench.restart()
+    found = scene.harness
+    services.NovaCompute(found.conf, config.Compute()).kill()
+    found.proxy.clear()
+    found.restart()
 
 
 def restart_libvirtd(scene: cases.Scene) -> None:
-    libvirtd = scene.bench.lab.libvirtd
+    libvirtd = scene.harness.lab.libvirtd
     if libvirtd.record() is None:
         raise settings.LabError("libvirtd is the machine's own")
     libvirtd.kill()
@@ -193,26 +182,26 @@ def kill_qemu(scene: cases.Scene) -> None:
 
 
 def kill_glance(scene: cases.Scene) -> None:
-    """And see that its port is free: its workers die after their master."""
-    bench = scene.bench
-    bench.lab.wsgi['glance'].kill()
+    """Kill it and wait for its port: workers end after their master."""
+    found = scene.harness
+    found.lab.wsgi['glance'].kill()
     cases.waiting_for('the end of Glance', lambda: not services.listens(
-        bench.conf.ports.glance))
+        found.conf.ports.glance))
 
 
 def restart_glance(scene: cases.Scene) -> None:
     kill_glance(scene)
-    scene.bench.proxy.clear()
-    scene.bench.lab.wsgi['glance'].ensure()
+    scene.harness.proxy.clear()
+    scene.harness.lab.wsgi['glance'].ensure()
 
 
 def start_glance_late(scene: cases.Scene) -> None:
     time.sleep(AWAY_SECONDS)
-    scene.bench.lab.wsgi['glance'].ensure()
+    scene.harness.lab.wsgi['glance'].ensure()
 
 
 def shorten_tokens(scene: cases.Scene) -> None:
-    """Have Keystone give tokens that soon expire, and use one."""
+    """Have Keystone issue tokens that expire soon, and use one."""
     _keystone(scene, {'token': {'expiration': str(TOKEN_SECONDS)}})
 
 
@@ -221,37 +210,33 @@ def lengthen_tokens(scene: cases.Scene) -> None:
 
 
 def _keystone(scene: cases.Scene, more: config.Ini) -> None:
-    lab, conf = scene.bench.lab, scene.bench.conf
+    lab, conf = scene.harness.lab, scene.harness.conf
     ini = config.keystone(conf)
     for group, options in more.items():
         ini.setdefault(group, {}).update(options)
     config.write(conf.etc / 'keystone/keystone.conf', ini)
     lab.wsgi['keystone'].ensure()
-    scene.bench.api.forget_token()
+    scene.harness.api.forget_token()
 
 
 def outlive_token(scene: cases.Scene) -> None:
-    """Until it has expired, and nobody remembers that it was good."""
+    """Wait until it has expired, and empty the cache of valid tokens."""
     time.sleep(TOKEN_SECONDS + 1)
-    scene.bench.lab.memcached.stop()
-    scene.bench.lab.memcached.ensure()
-    scene.bench.api.forget_token()
+    scene.harness.lab.memcached.stop()
+    scene.harness.lab.memcached.ensure()
+    scene.harness.api.forget_token()
 
 
-def lose_rabbitmq(scene: cases.Scene) -> None:
-    rabbitmq = scene.bench.lab.rabbitmq
-    rabbitmq.kill()
-    scene.bench.proxy.clear()
-    time.sleep(AWAY_SECONDS)
-    rabbitmq.ensure()
+def lose(name: str) -> cases.Action:
+    """Kill a service, and start it again after a while."""
+    def act(scene: cases.Scene) -> None:
+        daemon: process.Daemon = getattr(scene.harness.lab, name)
+        daemon.kill()
+        scene.harness.proxy.clear()
+        time.sleep(AWAY_SECONDS)
+        daemon.ensure()
 
-
-def lose_mariadb(scene: cases.Scene) -> None:
-    mariadb = scene.bench.lab.mariadb
-    mariadb.kill()
-    scene.bench.proxy.clear()
-    time.sleep(AWAY_SECONDS)
-    mariadb.ensure()
+    return act
 
 
 # People
@@ -267,9 +252,9 @@ def reset(scene: cases.Scene) -> None:
 
 
 def managedsave(scene: cases.Scene) -> None:
-    """Libvirt waits for the job for half a minute, and refuses then.
+    """Save the domain: libvirt waits half a minute and refuses.
 
-    An upload cannot be held for as long: Glance's web server gives it up.
+    Held at a point: Glance's web server would give up an upload by then.
     """
     wait_at(VERIFIED_POINT, scene)
     child = subprocess.Popen(
@@ -277,20 +262,20 @@ def managedsave(scene: cases.Scene) -> None:
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         env=settings.environment())
     code = child.wait(60)
-    scene.bench.disarm()
+    scene.harness.disarm()
     if code == 0:
         raise settings.LabError('a save was allowed during a backup job')
 
 
 def delete_image(scene: cases.Scene) -> None:
-    scene.bench.api.delete_image(scene.image_id)
+    scene.harness.api.delete_image(scene.image_id)
 
 
-def ask_for_much(scene: cases.Scene) -> None:
-    """Nova's API refuses all of it until the snapshot is over."""
+def request_refused(scene: cases.Scene) -> None:
+    """Request actions that Nova's API refuses during a snapshot."""
     for action, arguments in REFUSED:
         try:
-            scene.bench.api.action(scene.one.server.id, action, **arguments)
+            scene.harness.api.action(scene.one.server.id, action, **arguments)
         except settings.LabError as error:
             if 'image_uploading' not in str(error):
                 raise
@@ -299,10 +284,10 @@ def ask_for_much(scene: cases.Scene) -> None:
 
 
 def delete_server(scene: cases.Scene) -> None:
-    scene.bench.api.delete_server(scene.one.server.id)
+    scene.harness.api.delete_server(scene.one.server.id)
 
 
-def one_after_another(*actions: cases.Action) -> cases.Action:
+def in_sequence(*actions: cases.Action) -> cases.Action:
     def act(scene: cases.Scene) -> None:
         for action in actions:
             action(scene)
@@ -310,8 +295,8 @@ def one_after_another(*actions: cases.Action) -> cases.Action:
 
 
 def end_early(scene: cases.Scene) -> None:
-    """Have the guest write until the disk is read ahead of the upload."""
-    _write(scene)
+    """Have the guest write, until the disk is read ahead of the upload."""
+    write(scene)
     cases.waiting_for('the end of the job', lambda: not
                       scene.one.server.domain.has_backup_job())
 
@@ -332,7 +317,7 @@ def hang_freeze(scene: cases.Scene) -> None:
 
 
 def hang_thaw(scene: cases.Scene) -> None:
-    """Let the agent stand still for a while, shortly after the freeze."""
+    """Stop the agent for a while, shortly after the freeze."""
     _hook(scene, 'test "$1" = thaw || (sleep 1; killall -STOP qemu-ga; '
                  f'sleep {HANG_SECONDS}; killall -CONT qemu-ga) '
                  '< /dev/null > /dev/null 2>&1 &')
@@ -342,11 +327,11 @@ def hang_thaw(scene: cases.Scene) -> None:
 def hold_frozen(scene: cases.Scene) -> None:
     wait_at(FREEZE_POINT, scene)
     time.sleep(harness.AGENT_TIMEOUT)
-    scene.bench.disarm()
+    scene.harness.disarm()
 
 
 def unhook(scene: cases.Scene) -> None:
-    """Once the agent answers again, and what it froze late is thawed."""
+    """Remove the hook, once the agent answers and a late freeze ended."""
     cases.waiting_for('the agent', lambda: _takes_no_hook(scene))
 
 
@@ -369,9 +354,9 @@ def _fill(folder: pathlib.Path, left: int) -> None:
 
 
 def fill_glance(scene: cases.Scene) -> None:
-    """Put a small file system where Glance keeps its images."""
+    """Mount a small file system where Glance stores images."""
     process.output('mount', '-t', 'tmpfs', '-o', 'size=16m', 'tmpfs',
-                   str(_store(scene)))
+                   _store(scene))
 
 
 def empty_glance(scene: cases.Scene) -> None:
@@ -380,18 +365,21 @@ def empty_glance(scene: cases.Scene) -> None:
 
 def _unmounted(scene: cases.Scene) -> bool:
     try:
-        process.output('umount', str(_store(scene)))
+        process.output('umount', _store(scene))
     except settings.LabError:
         return False
     return True
 
 
 def _store(scene: cases.Scene) -> pathlib.Path:
-    return scene.bench.conf.root / 'glance/images'
+    return scene.harness.conf.root / 'glance/images'
 
 
-def _write(scene: cases.Scene) -> None:
-    """Have the guest write a file, in place where there is one."""
+def write(scene: cases.Scene) -> None:
+    """Have the guest write a file, in place if it exists.
+
+    QEMU may stop it meanwhile, for want of room.
+    """
     agent = scene.one.server.domain.agent
     command = (f'dd if=/dev/urandom of=/mnt/fill bs=1M count={FILL_MIB} '
                'conv=notrunc; sync /mnt/fill')
@@ -401,33 +389,28 @@ def _write(scene: cases.Scene) -> None:
         try:
             return bool(agent('guest-exec-status', pid=pid)['exited'])
         except settings.LabError:
-            return False        # QEMU has stopped it, for a moment
+            return False        # QEMU has stopped the guest for a moment
 
     cases.waiting_for('the guest to have written', written)
 
 
-def usual_options(scene: cases.Scene) -> None:
-    scene.bench.compute()
+def restore_options(scene: cases.Scene) -> None:
+    scene.harness.compute()
 
 
 def little_room(left: int) -> cases.Action:
-    """Have a file to overwrite, and so many bytes left for the copies."""
+    """Have the guest own a file, and leave so many bytes for its copy."""
     def act(scene: cases.Scene) -> None:
-        _write(scene)
-        _fill(scene.bench.mounted, left)
+        write(scene)
+        _fill(scene.harness.mounted, left)
     return act
-
-
-def write_much(scene: cases.Scene) -> None:
-    """More than there is room for; QEMU may stop the guest meanwhile."""
-    _write(scene)
 
 
 def fill_while_saved(scene: cases.Scene) -> None:
     wait_at(SAVED_POINT, scene)
-    _fill(scene.bench.mounted, LITTLE_BYTES)
-    scene.bench.disarm()
+    _fill(scene.harness.mounted, LITTLE_BYTES)
+    scene.harness.disarm()
 
 
 def empty_small(scene: cases.Scene) -> None:
-    (scene.bench.mounted / 'ballast').unlink(missing_ok=True)
+    (scene.harness.mounted / 'ballast').unlink(missing_ok=True)

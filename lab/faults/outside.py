@@ -10,8 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
-"""Faults that come from outside, most of them in the middle of an upload."""
+"""Faults from outside, most of them in the middle of an upload."""
 
 import dataclasses
 import itertools
@@ -28,7 +27,7 @@ Case = cases.Case
 
 
 def listed(driver: str) -> list[Case]:
-    """All rows, those with the same options next to each other."""
+    """Return all rows, those with the same options in sequence."""
     found = [*_glance_cases(), *mishaps.listed()]
     return [one for one in found
             if driver == 'ours' or not (one.only_ours or one.options)]
@@ -61,98 +60,97 @@ def _glance_cases() -> list[Case]:
 
 
 class Outside:
-    """Lets them happen, and sees what becomes of the server."""
+    """Lets them happen, and checks what comes of them."""
 
-    def __init__(self, bench: harness.Harness) -> None:
-        self.bench = bench
+    def __init__(self, found: harness.Harness) -> None:
+        self.harness = found
 
     def run(self, wanted: list[Case]) -> None:
         for options, group in itertools.groupby(
                 wanted, lambda one: one.options):
-            self.bench.use('file', *(
-                (group_name, key, value.format(small=self.bench.mounted))
-                for group_name, key, value in options))
+            self.harness.use('file', *(
+                (name, key, value.format(small=self.harness.mounted))
+                for name, key, value in options))
             for case in group:
                 self.trial(case)
 
     def trial(self, case: Case, number: int | None = None) -> None:
         """Let one happen to the first server.
 
-        :param number: tells it from others of its name
+        :param number: tells rows of the same name apart
         """
-        bench = self.bench
         name = case.name if number is None else f'{number} {case.name}'
-        row = bench.row(name)
+        row = self.harness.row(name)
         began = time.monotonic()
         try:
-            bench.boot(1)
+            self.harness.boot(1)
             self._attempt(case, row)
         except (settings.LabError, OSError) as error:
             row.problems.append(str(error))
         row.seconds = round(time.monotonic() - began, 1)
-        bench.finish(row)
+        self.harness.table.add(row)
         if row.problems:
-            bench.repair()
+            self.harness.repair()
 
     def _attempt(self, case: Case, row: harness.Row) -> None:
-        bench = self.bench
-        scene = cases.Scene(bench, bench.servers[0], bench.random(row.name))
+        scene = cases.Scene(self.harness.servers[0], self.harness,
+                            self.harness.random(row.name))
         scene.one.begin()
         case.before(scene)
         try:
             self._snapshot(case, scene)
         finally:
-            bench.proxy.clear()
+            self.harness.proxy.clear()
             case.after(scene)
-        self._after(case, scene, row)
+        row.problems += self.harness.left()
+        # Read now: the image's end may come a little later than the task's.
+        row.image = self.harness.image_status(scene.image_id)
+        self._check(case, scene, row)
 
     def _snapshot(self, case: Case, scene: cases.Scene) -> None:
-        bench = self.bench
+        intruder = self.harness.proxy
         if case.fault is not None:
-            bench.proxy.arm(dataclasses.replace(
+            intruder.arm(dataclasses.replace(
                 case.fault, at=scene.random.randrange(harness.UPLOAD_BYTES)))
-        scene.image_id = bench.snapshot(scene.one)
+        scene.image_id = self.harness.snapshot(scene.one)
         if case.fault is None:
             case.during(scene)
         elif case.fault.kind == 'hold':
-            if not bench.proxy.held.wait(harness.POINT_TIMEOUT):
+            if not intruder.held.wait(harness.POINT_TIMEOUT):
                 raise settings.LabError('no upload began')
             case.during(scene)
-            bench.proxy.clear()
+            intruder.clear()
         if case.guest != 'deleted':
-            bench.wait_idle(scene.one)
+            self.harness.wait_idle(scene.one)
 
-    def _after(self, case: Case, scene: cases.Scene, row: harness.Row) -> None:
-        bench, one, problems = self.bench, scene.one, row.problems
-        problems += bench.left()
-        # Now: that it is gone may come a little later.
-        row.image = bench.image_status(scene.image_id)
+    def _check(self, case: Case, scene: cases.Scene, row: harness.Row) -> None:
+        """Check image and guest, and that another snapshot works."""
+        one, problems = scene.one, row.problems
         if case.ends != 'either' and row.image != case.ends:
             problems.append(f'the image is {row.image}, not {case.ends}')
         problems += self._guest(case, one)
         if row.image == 'active':
-            problems += bench.held_rounds(one, scene.image_id)
-            bench.api.delete_image(scene.image_id)
+            problems += self.harness.image_problems(one, scene.image_id)
+            self.harness.api.delete_image(scene.image_id)
         if case.guest == 'deleted':
             return
         if case.guest == 'booted':
-            one.begin()         # one that it wrote and did not tell is missing
-        problems += bench.active(one, bench.snapshot(one))
-        problems += bench.guest_problems(one)
-        problems += bench.left()
+            one.begin()     # a round that it wrote and did not print is lost
+        problems += self.harness.next_fails(one, self.harness.snapshot(one))
+        problems += self.harness.guest_problems(one)
+        problems += self.harness.left()
         if one.without_agent:
-            bench.remove(one)
+            self.harness.remove(one)
 
     def _guest(self, case: Case, one: harness.Watched) -> list[str]:
-        bench = self.bench
         if case.guest == 'deleted':
-            bench.servers.remove(one)
+            self.harness.servers.remove(one)
             return []
         if case.guest != 'stopped':
-            return bench.guest_problems(one, again=case.guest == 'booted')
-        bench.api.wait_server(one.server.id, 'SHUTOFF')
-        problems = bench.guest_problems(one, 'shut off')
-        bench.api.action(one.server.id, 'os-start')
-        bench.api.wait_server(one.server.id)
+            return self.harness.guest_problems(
+                one, booted=case.guest == 'booted')
+        self.harness.api.wait_server(one.server.id, 'SHUTOFF')
+        problems = self.harness.guest_problems(one, 'shut off')
+        self.harness.api.change(one.server.id, 'os-start', 'ACTIVE')
         one.begin()
         return problems

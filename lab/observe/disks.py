@@ -16,59 +16,52 @@ import pathlib
 
 from lab.observe import measure
 from lab.openstack import config
-from lab.openstack import domain
 from lab.openstack import process
-from lab.openstack import settings
 
-Options = tuple[tuple[str, str, str], ...]
-
-# How Nova makes a root disk, by the options of nova-compute. An image needs a
-# name for each: Nova caches it as the options said when it came first.
-DISKS: dict[str, Options] = {
+# An image needs a name for each kind: Nova caches it in the format that the
+# options asked for when it was first used.
+DISKS: dict[str, config.Options] = {
     'overlay': (),
     'qcow2': (('libvirt', 'images_type', 'flat'),
               ('DEFAULT', 'force_raw_images', 'false')),
     'raw': (('libvirt', 'images_type', 'flat'),),
-    # Nova has block devices from LVM, which needs a device mapper that a
-    # container's kernel has not. Here the raw file of Nova's is put on a loop
-    # device, and the device into the definition of the server's domain.
+    # Nova's block devices are of LVM, which needs a device mapper, and a
+    # container's kernel may have none. Here a loop device on Nova's raw file
+    # is put into the definition of the server's domain.
     'block': (('libvirt', 'images_type', 'flat'),),
-    # On Ceph: with the server's image there, too, and with it in a file.
+    # On Ceph, with the server's image on Ceph, too, or in a file.
     'rbd': (),
     'rbd-file': (),
 }
 FORMATS = {'overlay': 'qcow2', 'qcow2': 'qcow2'}
-# How Glance runs, by the kind of disk; as ever for those that are not here.
+# How Glance runs for a kind of disk, if not by default.
 IMAGES = {'rbd': config.Images(('rbd', 'file')),
           'rbd-file': config.Images(('file', 'rbd'))}
-VMDK: Options = (('libvirt', 'snapshot_image_format', 'vmdk'),)
-MIRROR: Options = (('snapdriver', 'live_method', 'mirror'),)
-SUSPEND: Options = (('snapdriver', 'live_method', 'cold'),)
-# Compressed images, the second by Nova's own option.
-QCOW2: Options = (('libvirt', 'snapshot_image_format', 'qcow2'),)
-ZSTD: Options = (('snapdriver', 'compression', 'zstd'),)
-ZLIB: Options = (('libvirt', 'snapshot_compression', 'true'),)
+
+VMDK: config.Options = (('libvirt', 'snapshot_image_format', 'vmdk'),)
+MIRROR: config.Options = (('snapdriver', 'live_method', 'mirror'),)
+SUSPEND: config.Options = (('snapdriver', 'live_method', 'cold'),)
+QCOW2: config.Options = (('libvirt', 'snapshot_image_format', 'qcow2'),)
+ZSTD: config.Options = (('snapdriver', 'compression', 'zstd'),)
+# By Nova's own option.
+ZLIB: config.Options = (('libvirt', 'snapshot_compression', 'true'),)
+
+
+def disk_format(kind: str) -> str:
+    """Return the format of a kind of disk."""
+    return FORMATS.get(kind, 'raw')
 
 
 def use_device(server: measure.Server, definition: pathlib.Path) -> str:
-    """Start the server's domain again with its disk on a loop device.
+    """Restart a server's domain with its disk on a loop device.
 
-    Nova looks at a domain that stopped only seconds later.
+    Quickly: Nova looks at a domain some seconds after it has stopped.
 
-    :param definition: where its new definition is to be written
+    :param definition: where to write its new definition
     :returns: the device
     """
-    loop = process.output('losetup', '-f', '--show',
-                          str(server.disk)).strip()
-    xml = domain.virsh('dumpxml', '--inactive', server.domain.name)
-    file, device = f"file='{server.disk}'", f"dev='{loop}'"
-    changed = xml.replace(file, device).replace(
-        "<disk type='file' device='disk'>",
-        "<disk type='block' device='disk'>", 1)
-    if changed.count(device) != 1 or file in changed:
-        raise settings.LabError(f'{server.disk} is not in {xml}')
-    definition.write_text(changed)
-    domain.virsh('destroy', server.domain.name)
-    domain.virsh('define', str(definition))
-    domain.virsh('start', server.domain.name)
+    loop = process.output('losetup', '-f', '--show', server.disk).strip()
+    server.domain.use_disk(loop, definition, 'block')
+    server.domain.stop()
+    server.domain.start()
     return loop

@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Looks into an image of the guest's disk without booting it.
+"""Check an image of the guest's disk without booting it.
 
-It reads what the guest itself checks when it boots; see guest-init.sh.
+It makes the checks that the guest makes when it boots; see guest-init.sh.
 """
 
 import hashlib
@@ -23,31 +23,30 @@ import subprocess
 from lab.openstack import process
 from lab.openstack import settings
 
-# e2fsck's exit status when it has mended something.
-MENDED = 1
+# e2fsck's exit status when it has repaired something.
+REPAIRED = 1
 
 
 def image(path: pathlib.Path, disk_format: str, folder: pathlib.Path,
           replay: bool) -> tuple[int, str]:
     """Check a guest's image.
 
-    :param folder: where a raw copy and the files may be put; removed
-    :param replay: let the file system's journal be replayed first, as a
-        kernel would: the guest was not frozen
-    :returns: the number of the round that it holds, and what is wrong
-        with it: nothing, as a rule
+    :param folder: for a raw copy and its files; removed in the end
+    :param replay: replay the file system's journal first, as a kernel does:
+        the guest was not frozen
+    :returns: the number of the round that it holds, and what is wrong, if
+        anything
     """
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    raw, files = folder / 'raw', folder / 'files'
+    files.mkdir(parents=True)
     try:
-        raw, files = folder / 'raw', folder / 'files'
-        files.mkdir()
         process.output('qemu-img', 'convert', '-f', disk_format, '-O', 'raw',
-                       str(path), str(raw))
+                       path, raw)
         wrong = _check_file_system(raw, replay)
         if wrong:
             return 0, wrong
-        process.output('debugfs', '-R', f'rdump / {files}', str(raw))
+        process.output('debugfs', '-R', f'rdump / {files}', raw)
         try:
             return _check_files(files)
         except (OSError, ValueError) as error:
@@ -58,9 +57,9 @@ def image(path: pathlib.Path, disk_format: str, folder: pathlib.Path,
 
 def _check_file_system(raw: pathlib.Path, replay: bool) -> str:
     mode = '-fy' if replay else '-fn'
-    done = subprocess.run(['e2fsck', mode, str(raw)], text=True,
+    done = subprocess.run(['e2fsck', mode, raw], text=True,
                           capture_output=True, env=settings.environment())
-    if done.returncode in ((0, MENDED) if replay else (0,)):
+    if done.returncode in ((0, REPAIRED) if replay else (0,)):
         return ''
     return f'e2fsck {mode}: {done.stdout}'
 
@@ -76,11 +75,11 @@ def _check_files(files: pathlib.Path) -> tuple[int, str]:
         wrong.append('the journal has gaps')
     elif not 0 <= lines[-1] - a <= 1:
         wrong.append(f'a={a} journal={lines[-1]}')
-    wrong += _wrong_sums(files)
+    wrong += _wrong_hashes(files)
     return b, ', '.join(wrong)
 
 
-def _wrong_sums(files: pathlib.Path) -> list[str]:
+def _wrong_hashes(files: pathlib.Path) -> list[str]:
     wrong = []
     for line in (files / 'payload.md5').read_text().splitlines():
         known, name = line.split()

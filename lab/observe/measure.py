@@ -10,9 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Watches a snapshot from outside: the guest's writes, the local disk."""
+"""Measure a snapshot from outside: the guest's writes, the local disk."""
 
 import collections.abc
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -22,9 +23,10 @@ import re
 import subprocess
 import threading
 import time
-import types
 import typing
+from typing import Self
 
+from lab.observe import repeat
 from lab.openstack import cloud
 from lab.openstack import domain
 from lab.openstack import process
@@ -32,18 +34,23 @@ from lab.openstack import settings
 
 # Seconds between two looks at the directory and the console.
 SAMPLE_SECONDS = 0.05
-# Between two looks at Glance, and at the domain: these cost more. At the end
-# of an upload it is Glance's own log that is looked at: asking for the image
-# ten times a second would take a quarter of a core from what is measured.
+# Between two looks at Glance, and at the domain: these cost more. The end of
+# an upload is read from Glance's own log: to ask for the image ten times a
+# second would take a quarter of a core from what is measured.
 IMAGE_POLL_SECONDS = 0.1
 ALIVE_POLL_SECONDS = 5.0
 DOMAIN_POLL_SECONDS = 2.0
 BEAT_TIMEOUT = 30.0
+BOOT_TIMEOUT = 180.0
 READ_BYTES = 8 << 20
+BLOCK_BYTES = 512
 SNAPSHOT_TIMEOUT = 600.0
 
+# What the guest prints: after each round of writes, and once it has checked
+# its disk at its start.
 BEAT = re.compile(r'seq (\d+) ([0-9.]+)$')
 RESTORED = re.compile(r'restored (.*)$')
+# In nova-compute's log.
 CAPTURED = re.compile(
     r'path=(?P<path>\w+) consistency=(?P<consistency>\w+)'
     r' freeze_seconds=(?P<freeze>[0-9.]+)')
@@ -52,8 +59,10 @@ CAPTURED = re.compile(
 class Console:
     """Reads a server's console while it grows.
 
-    virtlogd begins a new file when it has 2 MiB; what was left in the old
-    one is read first.
+    virtlogd begins a new file at 2 MiB; the rest of the old one is read
+    first.
+
+    :param from_end: begin where it ends at the first call
     """
 
     def __init__(self, path: pathlib.Path, from_end: bool = False) -> None:
@@ -63,7 +72,7 @@ class Console:
         self._from_end = from_end
 
     def lines(self) -> list[str]:
-        """The lines that were completed since the last call."""
+        """Return the lines that were completed since the last call."""
         text = self._rest + self._read()
         if self._rotated():
             self._close()
@@ -95,7 +104,7 @@ class Console:
 
     def wait(self, pattern: re.Pattern[str],
              timeout: float) -> re.Match[str]:
-        """The first line from here on that matches, within seconds.
+        """Return the first line from here on that matches, within seconds.
 
         :raises LabError: there was none
         """
@@ -111,19 +120,31 @@ class Console:
         return found[0]
 
 
-@dataclasses.dataclass(frozen=True)
-class Beat:
-    """The end of one round of the guest's writes."""
+class Said:
+    """Reads what is added to a log from now on."""
 
-    number: int
-    #: The guest's own clock and the host's, both in seconds.
-    uptime: float
-    seen: float
+    def __init__(self, path: pathlib.Path) -> None:
+        self._file = open(path, errors='replace')
+        self._file.seek(0, os.SEEK_END)
+        self._text = ''
+
+    def text(self) -> str:
+        self._text += self._file.read()
+        return self._text
+
+    def lines(self) -> list[str]:
+        return self.text().splitlines()
+
+    def search(self, pattern: re.Pattern[str] | str) -> re.Match[str] | None:
+        return re.search(pattern, self.text())
+
+    def matches(self, pattern: str) -> bool:
+        return self.search(pattern) is not None
 
 
 @dataclasses.dataclass(frozen=True)
 class Server:
-    """A server of the lab, and where its things are."""
+    """A server of the lab, and where its files are."""
 
     id: str
     name: str
@@ -138,6 +159,18 @@ class Server:
     def disk(self) -> pathlib.Path:
         return self.folder / 'disk'
 
+    def files(self) -> list[pathlib.Path]:
+        """Return its disk, and the disk's backing file if there is one."""
+        said = json.loads(process.output(
+            'qemu-img', 'info', '-U', '-f', self.domain.disk_format(),
+            '--output', 'json', self.disk))
+        backing = said.get('full-backing-filename')
+        return [self.disk, *([pathlib.Path(backing)] if backing else [])]
+
+    def wait_beat(self, timeout: float = BOOT_TIMEOUT) -> None:
+        """Wait until its guest writes."""
+        Console(self.console, from_end=True).wait(BEAT, timeout)
+
 
 def server(api: cloud.Cloud, server_id: str) -> Server:
     found = api.server(server_id)
@@ -147,28 +180,19 @@ def server(api: cloud.Cloud, server_id: str) -> Server:
         api.settings.instances / server_id)
 
 
-def disk_files(target: Server) -> list[pathlib.Path]:
-    """A server's disk, and the file that it is backed by, if any."""
-    said = json.loads(process.output(
-        'qemu-img', 'info', '-U', '-f', _format(target), '--output',
-        'json', str(target.disk)))
-    backing = said.get('full-backing-filename')
-    return [target.disk, *([pathlib.Path(backing)] if backing else [])]
-
-
-def _format(target: Server) -> str:
-    """The disk's format by the domain; nothing is ever probed."""
-    match = re.search(r"<driver name='qemu' type='(\w+)'",
-                      target.domain.xml())
-    return match[1] if match else 'raw'
+def boot(api: cloud.Cloud, name: str, image_id: str,
+         flavor: str) -> Server:
+    """Create a server and wait until it is active."""
+    server_id = api.new_server(name, image_id, flavor)
+    api.wait_server(server_id)
+    return server(api, server_id)
 
 
 def settle(paths: list[pathlib.Path]) -> None:
     """Give each way of uploading the same start.
 
-    Nothing of before is left to be written, and what is to be read is in
-    memory: kernels differ in what they keep there, and a run that has to
-    wait for the disk cannot be compared with one that has not.
+    Nothing is left to be written back, and what will be read is in the page
+    cache: runs that have to wait for the disk cannot be compared with others.
     """
     os.sync()
     for path in paths:
@@ -192,64 +216,78 @@ def _read_data(descriptor: int) -> None:
 
 
 def allocated(folder: pathlib.Path) -> int:
-    """Bytes that a directory's files take on the disk, all the way down."""
+    """Return the bytes that a directory's files take on the disk."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:
-            try:
+            with contextlib.suppress(FileNotFoundError):
                 found = os.lstat(os.path.join(parent, name))
-            except FileNotFoundError:
-                continue
-            total += found.st_blocks * 512
+                total += found.st_blocks * BLOCK_BYTES
     return total
 
 
-class Observer:
-    """Watches a server and the directory of snapshots, in a thread."""
+class Staged:
+    """The most that a directory's files have taken since it was made."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._folder = folder
+        self._before = allocated(folder)
+        self.peak = 0
+
+    def look(self) -> None:
+        self.peak = max(self.peak, allocated(self._folder) - self._before)
+
+
+@dataclasses.dataclass(frozen=True)
+class Beat:
+    """The end of a round of the guest's writes."""
+
+    number: int
+    #: By the guest's clock and by the host's, in seconds.
+    uptime: float
+    seen: float
+
+
+class Observer(contextlib.ExitStack):
+    """Watches a server's writes and the snapshots directory, in a thread."""
 
     def __init__(self, target: Server, folder: pathlib.Path) -> None:
+        super().__init__()
         self._server = target
-        self._folder = folder
         self._console = Console(target.console, from_end=True)
-        self._before = allocated(folder)
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._staged = Staged(folder)
         self._next_look = 0.0
         self.beats: list[Beat] = []
-        self.staging_peak = 0
-        #: Whether each look at the domain found it persistent.
+        #: Whether the domain was persistent, at each look.
         self.persistent: list[bool] = []
 
-    def __enter__(self) -> 'Observer':
-        self._thread.start()
+    @property
+    def staging_peak(self) -> int:
+        return self._staged.peak
+
+    def __enter__(self) -> Self:
+        self.enter_context(repeat.repeated(self._sample, SAMPLE_SECONDS))
         self._wait_beat()
         return self
 
     def __exit__(self, kind: type[BaseException] | None,
-                 error: BaseException | None,
-                 trace: types.TracebackType | None) -> None:
+                 *error: typing.Any) -> None:
         try:
-            if error is None:
+            if kind is None:
                 self._wait_beat()
         finally:
-            self._stopping.set()
-            self._thread.join()
+            self.close()
 
     def _wait_beat(self) -> None:
-        """Wait for one more write, so that no gap is cut off."""
+        """Wait for another write, so that no gap is cut off."""
         count = len(self.beats)
         process.wait_for('a write of the guest',
                          lambda: len(self.beats) > count, BEAT_TIMEOUT,
                          self._server.console, SAMPLE_SECONDS)
 
-    def _watch(self) -> None:
-        while not self._stopping.wait(SAMPLE_SECONDS):
-            self._sample()
-
     def _sample(self) -> None:
         now = time.monotonic()
-        used = allocated(self._folder) - self._before
-        self.staging_peak = max(self.staging_peak, used)
+        self._staged.look()
         for line in self._console.lines():
             match = BEAT.match(line)
             if match:
@@ -260,15 +298,11 @@ class Observer:
             self.persistent.append(self._server.domain.persistent())
 
     def gaps(self) -> tuple[float, ...]:
-        """The times between two writes by the guest's clock, in seconds."""
+        """Return the seconds between writes, by the guest's clock."""
         return _gaps(beat.uptime for beat in self.beats)
 
-    def gap(self) -> float:
-        """The longest of them."""
-        return max(self.gaps(), default=0.0)
-
     def host_gap(self) -> float:
-        """The same by the host's clock, to SAMPLE_SECONDS.
+        """Return the longest by the host's clock, to SAMPLE_SECONDS.
 
         The guest's clock stands still while its CPU is stopped.
         """
@@ -280,14 +314,22 @@ def _gaps(times: collections.abc.Iterable[float]) -> tuple[float, ...]:
                  for one, later in itertools.pairwise(times))
 
 
+def idle_gaps(target: Server, folder: pathlib.Path,
+              seconds: float) -> tuple[float, ...]:
+    """Return the gaps while nothing happens to the guest, in seconds."""
+    with Observer(target, folder) as seen:
+        time.sleep(seconds)
+    return seen.gaps()
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What one upload took: a snapshot by a driver, or curl's."""
+    """One upload, a driver's or curl's, and what it cost."""
 
     image_id: str
     status: str
     size: int
-    #: From the image's appearance in Glance until it is active.
+    #: From the image's creation in Glance until it is active.
     seconds: float
     staging_peak_bytes: int
     write_gap_seconds: float
@@ -296,28 +338,14 @@ class Run:
     path: str | None = None
     consistency: str | None = None
     freeze_seconds: float | None = None
-    #: By time.time(): when the clock started.
+    #: When the clock started, by time.time().
     began_at: float = 0.0
-    #: All times between two writes of the guest, by its own clock.
+    #: All gaps between the guest's writes, by its clock.
     write_gaps: tuple[float, ...] = ()
 
 
-def idle_gaps(target: Server, folder: pathlib.Path,
-              seconds: float) -> tuple[float, ...]:
-    """The gaps while nothing is done to the guest, in seconds."""
-    with Observer(target, folder) as seen:
-        time.sleep(seconds)
-    return seen.gaps()
-
-
-def idle_gap(target: Server, folder: pathlib.Path,
-             seconds: float) -> float:
-    """The longest of them."""
-    return max(idle_gaps(target, folder, seconds), default=0.0)
-
-
-# Asks for a snapshot of a server by a name; returns the image's id, and when
-# the clock starts, by time.monotonic().
+# Requests a snapshot of a server under a name; returns the image's id, and
+# when the clock starts, by time.monotonic().
 Request = collections.abc.Callable[[cloud.Cloud, Server, str],
                                    tuple[str, float]]
 
@@ -326,9 +354,8 @@ def by_command(api: cloud.Cloud, target: Server,
                name: str) -> tuple[str, float]:
     """Run the `openstack` command, as an operator does.
 
-    The clock starts when Nova's API has accepted the request, which shows by
-    the image in Glance, to IMAGE_POLL_SECONDS: the API makes it while it
-    answers. What the command itself takes to start is left out.
+    The clock starts when Nova's API has created the image, to
+    IMAGE_POLL_SECONDS: the start of the command itself does not count.
     """
     child = api.start_openstack('server', 'image', 'create', '--name', name,
                                 target.id)
@@ -348,62 +375,42 @@ def by_command(api: cloud.Cloud, target: Server,
     return str(found[0]['id']), began
 
 
+def _finish(child: 'subprocess.Popen[str]') -> None:
+    """Let a command end in the background."""
+    threading.Thread(target=child.communicate, daemon=True).start()
+
+
 def by_api(api: cloud.Cloud, target: Server,
            name: str) -> tuple[str, float]:
-    """Call Nova's API. The clock starts when it has answered."""
-    said = api.action(target.id, 'createImage', name=name)
-    return str(said['image_id']), time.monotonic()
+    """Call Nova's API; the clock starts when it has answered."""
+    return api.create_image(target.id, name), time.monotonic()
 
 
 def snapshot(api: cloud.Cloud, target: Server, name: str,
              request: Request = by_command) -> Run:
-    """Take a snapshot, and watch it.
+    """Take a snapshot, and measure it.
 
-    The clock stops when the image is active: when Glance has answered its
-    upload, which is seen to SAMPLE_SECONDS.
+    The clock stops when Glance has answered the upload, to SAMPLE_SECONDS.
     """
     conf = api.settings
-    log = conf.log('nova-compute')
-    said_before = log.stat().st_size
+    said = Said(conf.log('nova-compute'))
     requests = Said(conf.log('glance'))
-    settle(disk_files(target))
+    settle(target.files())
     with Observer(target, conf.snapshots) as seen:
         image_id, began = request(api, target, name)
         began_at = time.time() - (time.monotonic() - began)
         _wait_stored(api, image_id, requests)
         seconds = time.monotonic() - began
-        image = _wait_active(api, image_id)
+        image = _explained(
+            api, lambda: api.wait_image(image_id, SNAPSHOT_TIMEOUT))
     api.wait_server(target.id)
     run = _run(seen, image, seconds, began_at)
-    return _with_log(run, image, log, said_before)
-
-
-def _finish(child: 'subprocess.Popen[str]') -> None:
-    """Let the command end in the background of what is measured."""
-    threading.Thread(target=child.communicate, daemon=True).start()
-
-
-class Said:
-    """What is added to a log from now on."""
-
-    def __init__(self, path: pathlib.Path) -> None:
-        self._file = open(path, errors='replace')
-        self._file.seek(0, os.SEEK_END)
-        self._text = ''
-
-    def text(self) -> str:
-        """All of it, up to now."""
-        self._text += self._file.read()
-        return self._text
-
-    def matches(self, pattern: str) -> bool:
-        """Whether any of it, up to now, matches."""
-        return re.search(pattern, self.text()) is not None
-
-    def lines(self) -> list[str]:
-        """All of it, up to now."""
-        self._text += self._file.read()
-        return self._text.splitlines()
+    # Nova's own driver does not describe its images, and logs no freeze.
+    match = said.search(CAPTURED)
+    return run if match is None else dataclasses.replace(
+        run, freeze_seconds=float(match['freeze']),
+        path=run.path or match['path'],
+        consistency=run.consistency or match['consistency'])
 
 
 def _wait_stored(api: cloud.Cloud, image_id: str, requests: Said) -> None:
@@ -414,22 +421,13 @@ def _wait_stored(api: cloud.Cloud, image_id: str, requests: Said) -> None:
     while not requests.matches(stored) and time.monotonic() < end:
         if time.monotonic() > look:
             look += ALIVE_POLL_SECONDS
-            _image(api, image_id)
+            _explained(api, lambda: api.image(image_id))
         time.sleep(SAMPLE_SECONDS)
-
-
-def _image(api: cloud.Cloud, image_id: str) -> cloud.Json:
-    """The image; that it is gone says that its snapshot has failed."""
-    return _explained(api, lambda: api.image(image_id))
-
-
-def _wait_active(api: cloud.Cloud, image_id: str) -> cloud.Json:
-    return _explained(
-        api, lambda: api.wait_image(image_id, SNAPSHOT_TIMEOUT))
 
 
 def _explained(api: cloud.Cloud,
                ask: collections.abc.Callable[[], cloud.Json]) -> cloud.Json:
+    """Ask for an image; if it is gone, its snapshot has failed."""
     try:
         return ask()
     except cloud.ApiError as error:
@@ -443,7 +441,7 @@ def _run(seen: Observer, image: cloud.Json, seconds: float,
     return Run(
         image_id=image['id'], status=image['status'], size=image['size'],
         seconds=round(seconds, 2), staging_peak_bytes=seen.staging_peak,
-        write_gap_seconds=seen.gap(),
+        write_gap_seconds=max(seen.gaps(), default=0.0),
         host_write_gap_seconds=seen.host_gap(),
         persistent=all(seen.persistent),
         path=image.get('snapdriver_path'),
@@ -451,26 +449,11 @@ def _run(seen: Observer, image: cloud.Json, seconds: float,
         began_at=began_at, write_gaps=seen.gaps())
 
 
-def _with_log(run: Run, image: cloud.Json, log: pathlib.Path,
-              offset: int) -> Run:
-    """Add what only nova-compute's log tells: how long it was frozen."""
-    with open(log, errors='replace') as file:
-        file.seek(offset)
-        match = CAPTURED.search(file.read())
-    if match is None:
-        return run
-    return dataclasses.replace(
-        run, freeze_seconds=float(match['freeze']),
-        path=run.path or match['path'],
-        consistency=run.consistency or match['consistency'])
-
-
 def put(api: cloud.Cloud, target: Server, name: str,
         path: pathlib.Path) -> Run:
-    """Upload a file by curl while the guest writes, and watch it.
+    """Upload a file by curl while the guest writes, and measure it.
 
-    The time is curl's own. The image is deleted at once: only the time is
-    of interest.
+    The time is curl's own. The image is deleted at once.
     """
     image_id = api.new_image(name)
     settle([path])

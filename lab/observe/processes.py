@@ -10,28 +10,87 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The processes of a snapshot, by /proc."""
+"""Look at processes of a snapshot, by psutil."""
 
+import collections.abc
 import os
 import pathlib
+import typing
+
+from lab.openstack import config
+from lab.openstack import services
+from lab.openstack import settings
+
+try:
+    import psutil
+    #: Raised for a process that has ended.
+    Gone: type[Exception] = psutil.Error
+except ImportError:
+    # The help of commands works before it is installed.
+    psutil, Gone = None, OSError
+
+Process = typing.Any
+# In the command lines of what reads a disk, or its copy, for a snapshot.
+SNAPSHOTS = 'instances/snapshots/'
+KIB = 1 << 10
+
+
+def every(attributes: collections.abc.Sequence[str] = ()
+          ) -> collections.abc.Iterator[Process]:
+    """Yield all processes, by pid; with attributes in `info`."""
+    yield from psutil.process_iter(list(attributes) or None)
+
+
+def command(one: Process) -> str:
+    """Return a process's command line; empty if the process is gone."""
+    try:
+        return ' '.join(one.cmdline())
+    except Gone:
+        return ''
+
+
+def _shares(one: Process, namespace: str) -> bool:
+    """Return whether a process is in our namespace.
+
+    Another lab, in a container, has processes with the same paths.
+    """
+    try:
+        return (os.readlink(f'/proc/{one.pid}/ns/{namespace}')
+                == os.readlink(f'/proc/self/ns/{namespace}'))
+    except OSError:
+        return False
+
+
+def matching(words: str, namespace: str = 'pid') -> list[Process]:
+    """Return the processes with some words in their command lines."""
+    return [one for one in every()
+            if words in command(one) and _shares(one, namespace)]
 
 
 def strays() -> list[str]:
-    """Programs that read a disk for a snapshot of the lab.
+    """Return the commands that read a disk for a snapshot."""
+    found = [command(one) for one in matching(SNAPSHOTS, 'mnt')]
+    return [line for line in found if line and 'qemu-system' not in line]
 
-    Of this mount namespace: another lab, in a container, has the same paths.
+
+def compute(conf: settings.Settings) -> Process:
+    """Return nova-compute's process.
+
+    :raises LabError: it does not run
     """
-    found = []
-    ours = os.readlink('/proc/self/ns/mnt')
-    for path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):
-        try:
-            if os.readlink(path.parent / 'ns/mnt') != ours:
-                continue
-            words = path.read_bytes().replace(b'\0', b' ').decode()
-        except OSError:
-            continue
-        if ('instances/snapshots/' in words
-                and words.split('/')[-1] != 'qemu-system-x86_64'
-                and 'qemu-system' not in words):
-            found.append(words)
-    return found
+    record = services.NovaCompute(conf, config.Compute()).record()
+    if record is None:
+        raise settings.LabError('nova-compute does not run',
+                                conf.log('nova-compute'))
+    return psutil.Process(record.pid)
+
+
+def memory_peak(pid: int) -> int:
+    """Return the most that was resident, in bytes; psutil has no peak."""
+    try:
+        text = pathlib.Path(f'/proc/{pid}/status').read_text()
+    except OSError:
+        return 0
+    found = [line.split()[1] for line in text.splitlines()
+             if line.startswith('VmHWM')]
+    return int(found[0]) * KIB if found else 0

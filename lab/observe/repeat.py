@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is done again and again beside something else."""
+"""Call something again and again beside something else."""
 
 import collections.abc
 import contextlib
@@ -20,7 +20,7 @@ import threading
 @contextlib.contextmanager
 def repeated(action: collections.abc.Callable[[], None],
              seconds: float) -> collections.abc.Iterator[None]:
-    """Call something every so many seconds, in a thread, until the end."""
+    """Call `action` every so many seconds, in a thread, until the end."""
     stopping = threading.Event()
 
     def run() -> None:

@@ -10,17 +10,19 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Watches one snapshot: how long the guest stood, what lay on the disk."""
+"""Watch one snapshot: how long the guest stands, what is on the disk."""
 
 import collections.abc
+import contextlib
 import datetime
 import pathlib
 import re
 import subprocess
-import threading
-import types
+import time
+from typing import Self
 
 from lab.observe import measure
+from lab.observe import repeat
 from lab.openstack import domain
 from lab.openstack import settings
 
@@ -28,53 +30,48 @@ EVENT = re.compile(r"(\S+ \S+): event 'lifecycle' for domain '?([^':]+)'?:"
                    r' (\w+)')
 DOWN = ('Suspended', 'Stopped', 'Shutdown')
 UP = ('Resumed',)
+CONNECT_SECONDS = 0.5
 STOP_SECONDS = 10.0
 
 
-class Watch:
+class Watch(contextlib.ExitStack):
     """Samples a directory, and reads libvirt's events of a domain."""
 
     def __init__(self, name: str, folder: pathlib.Path) -> None:
+        super().__init__()
         self._name = name
-        self._folder = folder
-        self._before = measure.allocated(folder)
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
         self._events = ''
-        self.staging_peak = 0
+        self._staged = measure.Staged(folder)
 
-    def __enter__(self) -> 'Watch':
-        # Without a line buffer the events would come when it is too late.
-        self._child = subprocess.Popen(
+    @property
+    def staging_peak(self) -> int:
+        return self._staged.peak
+
+    def __enter__(self) -> Self:
+        # With its default buffer, virsh would print events too late.
+        child = subprocess.Popen(
             ['stdbuf', '-oL', *domain.VIRSH, 'event', '--all', '--loop',
              '--timestamp'], stdin=subprocess.DEVNULL, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             env=settings.environment())
-        self._thread.start()
-        # Until virsh is connected, events are missed.
-        self._stopping.wait(0.5)
+        self.callback(self._end, child)
+        self.enter_context(repeat.repeated(self._staged.look,
+                                           measure.SAMPLE_SECONDS))
+        # Until virsh is connected, events are lost.
+        time.sleep(CONNECT_SECONDS)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None,
-                 error: BaseException | None,
-                 trace: types.TracebackType | None) -> None:
-        self._stopping.set()
-        self._thread.join()
-        self._child.terminate()
+    def _end(self, child: 'subprocess.Popen[str]') -> None:
+        child.terminate()
         try:
-            self._events, _ = self._child.communicate(timeout=STOP_SECONDS)
+            self._events, _ = child.communicate(timeout=STOP_SECONDS)
         finally:
-            self._child.kill()
-
-    def _sample(self) -> None:
-        while not self._stopping.wait(measure.SAMPLE_SECONDS):
-            used = measure.allocated(self._folder) - self._before
-            self.staging_peak = max(self.staging_peak, used)
+            child.kill()
 
     def stopped_seconds(self) -> float:
-        """How long the guest's CPUs stood in all, in seconds.
+        """Return for how many seconds the guest's CPUs stood, in all.
 
-        :raises LabError: they did not go on again
+        :raises LabError: they still do
         """
         total, down = 0.0, None
         for when, what in self._lifecycle():

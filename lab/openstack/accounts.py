@@ -10,7 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Keystone's contents: the services, their users and their addresses."""
+"""Create the services' accounts and endpoints in Keystone."""
+
+import typing
 
 from lab.openstack import cloud
 from lab.openstack import settings
@@ -18,45 +20,33 @@ from lab.openstack import settings
 SERVICES = {'glance': 'image', 'placement': 'placement',
             'neutron': 'network', 'nova': 'compute'}
 ROLES = ('admin', 'service')
+INTERFACES = ('public', 'internal')
 
 
-class Accounts:
-    """Makes what is missing; what is there stays."""
+def create(api: cloud.Cloud) -> None:
+    """Create a project for all services, a user and endpoints for each.
 
-    def __init__(self, conf: settings.Settings) -> None:
-        self._settings = conf
-        self._cloud = cloud.Cloud(conf)
+    What is there already stays.
+    """
+    identity = api.sdk.identity
+    project = _have(identity, 'project', 'service', domain_id='default')
+    roles = [_have(identity, 'role', name) for name in ROLES]
+    for name, kind in SERVICES.items():
+        user = _have(identity, 'user', name, domain_id='default',
+                     password=api.settings.password)
+        for role in roles:
+            identity.assign_project_role_to_user(project, user, role)
+        service = _have(identity, 'service', name, type=kind)
+        there = {endpoint.interface for endpoint in
+                 identity.endpoints(service_id=service.id)}
+        for interface in set(INTERFACES) - there:
+            identity.create_endpoint(
+                service_id=service.id, interface=interface,
+                url=api.settings.url(name), region_id=settings.REGION)
 
-    def create(self) -> None:
-        """One project for all services, a user and a service for each."""
-        project = self._entry('project', 'service', domain_id='default')
-        roles = [self._entry('role', name) for name in ROLES]
-        for name, kind in SERVICES.items():
-            user = self._entry('user', name, domain_id='default',
-                               password=self._settings.password)
-            for role in roles:
-                self._call('PUT', f'/projects/{project}/users/{user}'
-                                  f'/roles/{role}')
-            self._endpoints(self._entry('service', name, type=kind), name)
 
-    def _call(self, method: str, path: str,
-              body: cloud.Json = None) -> cloud.Json:
-        return self._cloud.call(method, 'keystone', path, body)
-
-    def _entry(self, kind: str, name: str, **fields: str) -> str:
-        """The id of a project, role, user or service of this name."""
-        found = self._call('GET', f'/{kind}s?name={name}')[f'{kind}s']
-        if found:
-            return str(found[0]['id'])
-        made = self._call('POST', f'/{kind}s',
-                          {kind: {'name': name, **fields}})
-        return str(made[kind]['id'])
-
-    def _endpoints(self, service: str, name: str) -> None:
-        found = self._call('GET', f'/endpoints?service_id={service}')
-        there = {endpoint['interface'] for endpoint in found['endpoints']}
-        for interface in {'public', 'internal'} - there:
-            self._call('POST', '/endpoints', {'endpoint': {
-                'service_id': service, 'interface': interface,
-                'url': self._settings.url(name),
-                'region_id': settings.REGION}})
+def _have(identity: typing.Any, kind: str, name: str,
+          **fields: str) -> typing.Any:
+    """Find or create a project, role, user or service."""
+    found = getattr(identity, f'find_{kind}')(name)
+    return found or getattr(identity, f'create_{kind}')(name=name, **fields)

@@ -10,17 +10,15 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A real one-node Ceph: a monitor, a manager and one OSD in memory.
+"""Run a one-node Ceph: a monitor, a manager and an OSD in memory.
 
-For the tests of RBD, from the distribution's packages. All of it is in one
-folder and on loopback, and gone with `stop`.
+From the distribution's packages, on loopback and in one folder.
 """
 
 import contextlib
 import json
 import pathlib
 import shutil
-import types
 from typing import Self
 import uuid
 
@@ -31,13 +29,13 @@ from lab.openstack import settings
 #: The pools of Nova's disks and of Glance's images.
 DISKS = 'vms'
 IMAGES = 'images'
-#: Who Nova, its guests' QEMUs and Glance are. Only root reads their keys;
-#: libvirt has that of the first, for QEMU, as a secret with the cluster's id.
+#: The users of Nova and its QEMUs, and of Glance. Only root reads their keys;
+#: libvirt has Nova's, for QEMU, as a secret with the cluster's id.
 NOVA = 'nova'
 GLANCE = 'glance'
-#: What the OSD may hold, in memory. It takes what is written, no more.
+#: The OSD's capacity. It takes as much memory as is written.
 STORE_BYTES = 8 << 30
-# Placement groups of a pool: few, as there is one OSD.
+# Placement groups of a pool, of one OSD.
 _GROUPS = 8
 _COMMAND_SECONDS = 60
 
@@ -75,12 +73,14 @@ crash dir = {folder}/crash
 keyring = {folder}/keyring
 
 [client]
-# What reads disks may run as another user, and needs none of these.
+# Clients may run as other users, and need none of these.
 log file =
 admin socket =
 """
 
 
+# What a daemon's status contains once it is ready.
+_READY = {'mon': 'quorum', 'mgr': '"available": true', 'osd': '1 up'}
 _POOL = 'profile rbd pool='
 _MAY: dict[str, dict[str, str]] = {
     'mon.': {'mon': 'allow *'},
@@ -102,7 +102,7 @@ _SECRET = """
 
 
 class _Daemon(process.Daemon):
-    """One of Ceph's daemons."""
+    """A daemon of Ceph."""
 
     def __init__(self, conf: settings.Settings, ceph: 'Ceph', kind: str,
                  ident: str) -> None:
@@ -116,23 +116,16 @@ class _Daemon(process.Daemon):
                 '--conf', str(self._ceph.conf)]
 
     def ready(self) -> bool:
-        """Whether the monitor knows of it."""
-        said = {'mon': ('mon', 'stat'), 'osd': ('osd', 'stat'),
-                'mgr': ('mgr', 'stat')}[self._kind]
+        """Return whether the monitor has it as up."""
         try:
-            text = self._ceph.command(*said, timeout=10)
+            text = self._ceph.command(self._kind, 'stat', timeout=10)
         except settings.LabError:
             return False
-        return {'mon': 'quorum', 'osd': '1 up',
-                'mgr': '"available": true'}[self._kind] in text
+        return _READY[self._kind] in text
 
 
 class Ceph:
-    """The cluster; a context manager that stops and removes it.
-
-    :param conf: where it is, as settings of the lab: `root` holds its folder,
-        `state` and `logs` what a daemon of the lab has there
-    """
+    """The cluster; as a context manager it is removed in the end."""
 
     def __init__(self, conf: settings.Settings) -> None:
         self._settings = conf
@@ -144,12 +137,12 @@ class Ceph:
 
     @property
     def port(self) -> int:
-        """The monitor's, that clients are told: of the older protocol."""
+        """The monitor's, of the older protocol, for clients."""
         return self._settings.ports.ceph
 
     @property
     def made(self) -> bool:
-        """Whether there is a cluster, be it up or not."""
+        """Whether there is a cluster, up or not."""
         return self.conf.exists()
 
     def __enter__(self) -> Self:
@@ -160,17 +153,16 @@ class Ceph:
             raise
         return self
 
-    def __exit__(self, exc_type: type[BaseException] | None,
-                 exc: BaseException | None,
-                 traceback: types.TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
     def start(self) -> str:
         """Have it up, with its pools.
 
-        What it held is lost with its OSD, which has it in memory: a cluster
-        that is not whole is made again.
+        An OSD loses its data when it ends: a cluster that is not up as a
+        whole is made again.
 
+        :returns: `runs` if it was up
         :raises LabError: it does not come up
         """
         if self.made and all(daemon.record() is not None and daemon.ready()
@@ -188,13 +180,14 @@ class Ceph:
         return ''
 
     def stop(self) -> None:
-        """End its processes, and remove all that it held. Idempotent."""
+        """End its daemons and remove its files. Idempotent."""
         for daemon in reversed(self.daemons.values()):
-            # It has nothing to save, and its shutdown takes seconds.
+            # It has nothing to save, and a shutdown takes seconds.
             daemon.kill()
             daemon.stop()
         if self.made:
-            self._forget_secret()
+            with contextlib.suppress(settings.LabError):
+                domain.virsh('secret-undefine', self.fsid)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _configure(self) -> None:
@@ -211,7 +204,7 @@ class Ceph:
         return self.folder / 'keyring'
 
     def _make_keys(self) -> None:
-        """The monitor takes them over; libvirt has one, as QEMU needs it."""
+        """Make the keys for the monitor, and libvirt's secret for QEMU."""
         for number, (name, may) in enumerate(_MAY.items()):
             caps = [word for pair in may.items() for word in ('--cap', *pair)]
             self._run('ceph-authtool', self._keyring, '--name', name,
@@ -219,17 +212,13 @@ class Ceph:
                       *([] if number else ['--create-keyring']))
         xml = self.folder / 'secret.xml'
         xml.write_text(_SECRET.format(fsid=self.fsid, user=NOVA))
-        domain.virsh('secret-define', str(xml))
-        key = process.output('ceph-authtool', str(self._keyring), '--name',
+        domain.virsh('secret-define', xml)
+        key = process.output('ceph-authtool', self._keyring, '--name',
                              f'client.{NOVA}', '--print-key')
         file = self.folder / 'key'
         file.touch(mode=0o600)
         file.write_text(key.strip())
-        domain.virsh('secret-set-value', self.fsid, '--file', str(file))
-
-    def _forget_secret(self) -> None:
-        with contextlib.suppress(settings.LabError):
-            domain.virsh('secret-undefine', self.fsid)
+        domain.virsh('secret-set-value', self.fsid, '--file', file)
 
     def _start_monitor(self) -> None:
         monmap = self.folder / 'monmap'
@@ -254,30 +243,30 @@ class Ceph:
         return next(line for line in lines
                     if line.startswith('fsid')).split()[-1]
 
-    def _run(self, *argv: str | pathlib.Path) -> None:
+    def _run(self, *argv: process.Word) -> None:
         process.run(self._settings.log('ceph'), *argv,
                     timeout=_COMMAND_SECONDS)
 
     def command(self, *words: str, timeout: float = _COMMAND_SECONDS) -> str:
-        """What a command of Ceph's prints.
+        """Run `ceph` and return what it prints.
 
         :raises LabError: it failed
         """
-        return process.output('ceph', '--conf', str(self.conf),
+        return process.output('ceph', '--conf', self.conf,
                               '--connect-timeout', '5', *words,
                               timeout=timeout)
 
     def listed(self, *words: str) -> list[str]:
-        """The names that `rbd ls` or `rbd snap ls` gives."""
+        """Return the names that `rbd ls` or `rbd snap ls` lists."""
         found = json.loads(self.rbd(*words, '--format', 'json'))
         return [one if isinstance(one, str) else one['name'] for one in found]
 
     def export(self, name: str, path: pathlib.Path) -> pathlib.Path:
-        """Copy a disk to a file, with what its QEMU has in its cache.
+        """Copy a disk to a file, with what is in its QEMU's cache.
 
-        :param name: of the disk and its pool
+        :param name: POOL/IMAGE
         """
-        # For a snapshot its writer writes all down, and not for a reader.
+        # librbd flushes its cache before a snapshot.
         snapshot = f'{name}@exported'
         path.unlink(missing_ok=True)
         self.rbd('snap', 'create', snapshot)
@@ -288,9 +277,9 @@ class Ceph:
         return path
 
     def rbd(self, *words: str, timeout: float = 300) -> str:
-        """What a command of RBD's prints.
+        """Run `rbd` and return what it prints.
 
         :raises LabError: it failed
         """
-        return process.output('rbd', '--conf', str(self.conf), *words,
+        return process.output('rbd', '--conf', self.conf, *words,
                               timeout=timeout)

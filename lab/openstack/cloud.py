@@ -10,21 +10,20 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Calls to the lab's APIs, with a token of the administrator."""
+"""The administrator's view of the cloud, by openstacksdk.
+
+Servers and images are the JSON of the APIs, so that tests see what users
+get and not what a library makes of it.
+"""
 
 import collections.abc
 import functools
-import json
 import pathlib
 import subprocess
-import time
 import typing
-import urllib.error
 import urllib.parse
-import urllib.request
 
 from lab.openstack import process
-from lab.openstack import services
 from lab.openstack import settings
 
 Json = typing.Any
@@ -32,12 +31,10 @@ COMPUTE_VERSION = '2.96'
 # Seconds between two looks at something that is waited for.
 POLL_SECONDS = 0.2
 CALL_TIMEOUT = 120
-# Renew the token before Keystone's hour is over.
-TOKEN_SECONDS = 1800
 
 
 class ApiError(settings.LabError):
-    """A service said no: its status and its words are in the message."""
+    """An API refused a call, with this status."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -49,86 +46,90 @@ class Cloud:
 
     def __init__(self, conf: settings.Settings) -> None:
         self.settings = conf
-        self._token = ''
-        self._token_until = 0.0
+
+    @functools.cached_property
+    def environment(self) -> dict[str, str]:
+        """The environment of the `openstack` command."""
+        conf = self.settings
+        return {
+            'OS_AUTH_URL': conf.url('keystone'), 'OS_USERNAME': 'admin',
+            'OS_PASSWORD': conf.password, 'OS_PROJECT_NAME': 'admin',
+            'OS_USER_DOMAIN_ID': 'default', 'OS_PROJECT_DOMAIN_ID':
+            'default', 'OS_REGION_NAME': settings.REGION,
+            'OS_IDENTITY_API_VERSION': '3'}
+
+    @functools.cached_property
+    def sdk(self) -> typing.Any:
+        """The connection; it reads no clouds.yaml, and caches nothing."""
+        # Not above: the help of commands works before it is installed.
+        import openstack
+        return openstack.connect(
+            load_yaml_config=False, load_envvars=False,
+            auth={'auth_url': self.settings.url('keystone'),
+                  'username': 'admin', 'password': self.settings.password,
+                  'project_name': 'admin', 'user_domain_id': 'default',
+                  'project_domain_id': 'default'},
+            region_name=settings.REGION, api_timeout=CALL_TIMEOUT,
+            image_status_code_retries=0,
+            compute_default_microversion=COMPUTE_VERSION)
 
     def token(self) -> str:
-        """A token of user admin in project admin."""
-        if time.monotonic() > self._token_until:
-            self._token = self._authenticate()
-            self._token_until = time.monotonic() + TOKEN_SECONDS
-        return self._token
+        """Return a token of user admin in project admin."""
+        return str(self.sdk.session.get_token())
 
     def forget_token(self) -> None:
-        """Get another one for the next call."""
-        self._token_until = 0.0
-
-    def _authenticate(self) -> str:
-        domain = {'id': 'default'}
-        user = {'name': 'admin', 'domain': domain,
-                'password': self.settings.password}
-        body = {'auth': {
-            'identity': {'methods': ['password'],
-                         'password': {'user': user}},
-            'scope': {'project': {'name': 'admin', 'domain': domain}}}}
-        reply = self._open('POST', 'keystone', '/auth/tokens', body, {})
-        token = reply.headers['X-Subject-Token']
-        return str(token)
+        """Authenticate anew for the next call."""
+        self.sdk.session.invalidate()
 
     def call(self, method: str, service: str, path: str,
-             body: Json = None, content_type: str = 'application/json',
-             ) -> Json:
-        """One call; returns the reply's JSON, None where there is none.
+             body: Json = None) -> Json:
+        """Call an API; return the reply's JSON, None where there is none.
 
-        :raises ApiError: with the status and the body of the reply
+        :param service: `image`, `compute` or `network`
+        :raises ApiError: the service refused it
+        :raises LabError: the service or Keystone did not answer
         """
-        headers = {'X-Auth-Token': self.token(),
-                   'Content-Type': content_type,
-                   'OpenStack-API-Version': f'compute {COMPUTE_VERSION}'}
-        with self._open(method, service, path, body, headers) as reply:
-            text = reply.read()
-        return json.loads(text) if text else None
-
-    def _open(self, method: str, service: str, path: str, body: Json,
-              headers: dict[str, str]) -> Json:
-        data = None if body is None else json.dumps(body).encode()
-        headers.setdefault('Content-Type', 'application/json')
-        request = urllib.request.Request(
-            self.settings.url(service) + path, data, headers,
-            method=method)
+        from keystoneauth1 import exceptions
         try:
-            return services.OPENER.open(request, timeout=CALL_TIMEOUT)
-        except urllib.error.HTTPError as error:
-            words = error.read().decode(errors='replace')
-            raise ApiError(
-                f'{method} {service}{path}: {error.code} {words}',
-                error.code) from error
-        except OSError as error:
-            raise settings.LabError(
-                f'{method} {service}{path}: {error}',
-                self.settings.log(service)) from error
+            reply = getattr(self.sdk, service).request(path, method,
+                                                       json=body)
+        except exceptions.ClientException as error:
+            raise settings.LabError(f'{method} {service} {path}: {error}'
+                                    ) from error
+        if not reply.ok:
+            raise ApiError(f'{method} {service} {path}: {reply.status_code}'
+                           f' {reply.text}', reply.status_code)
+        return reply.json() if reply.content else None
+
+    def _delete(self, service: str, path: str) -> None:
+        """Delete something, if it is still there."""
+        try:
+            self.call('DELETE', service, path)
+        except ApiError as error:
+            if error.status != 404:
+                raise
 
     # Images
 
     def images(self, name: str | None = None) -> list[Json]:
-        """The images, or those of one name; at most 1000."""
-        query = f'&name={urllib.parse.quote(name)}' if name else ''
-        reply = self.call('GET', 'glance', f'/v2/images?limit=1000{query}')
-        return list(reply['images'])
+        """Return the images, or those of one name; at most 1000."""
+        query = urllib.parse.urlencode(
+            {'limit': 1000, **({'name': name} if name else {})})
+        return list(self.call('GET', 'image', f'/images?{query}')['images'])
 
     def image(self, image_id: str) -> Json:
-        return self.call('GET', 'glance', f'/v2/images/{image_id}')
+        return self.call('GET', 'image', f'/images/{image_id}')
 
     def new_image(self, name: str, disk_format: str = 'qcow2',
                   **properties: str) -> str:
-        """Make an image without data yet; returns its id."""
+        """Create an image without data; return its id."""
         container = disk_format if disk_format in ('aki', 'ari') else 'bare'
         body = {'name': name, 'disk_format': disk_format,
                 'container_format': container, **properties}
-        return str(self.call('POST', 'glance', '/v2/images', body)['id'])
+        return str(self.call('POST', 'image', '/images', body)['id'])
 
     def put(self, image_id: str, path: pathlib.Path) -> float:
-        """Upload a file with Content-Length; returns curl's seconds.
+        """Upload a file by curl, with Content-Length; return curl's seconds.
 
         Without `Expect`, for which curl would wait up to a second.
         """
@@ -139,10 +140,11 @@ class Cloud:
         return float(said)
 
     def download(self, image_id: str, path: pathlib.Path) -> None:
+        """Download by curl: openstacksdk hashes, and takes twice as long."""
         self._curl(f'/v2/images/{image_id}/file', '-o', str(path))
 
     def _curl(self, path: str, *options: str) -> str:
-        """Run curl; the token goes in by its standard input."""
+        """Run curl, with the token on its standard input."""
         url = self.settings.url('glance') + path
         done = subprocess.run(
             ['curl', '-sS', '--fail-with-body', '-K', '-', *options, url],
@@ -155,17 +157,17 @@ class Cloud:
 
     def upload(self, name: str, disk_format: str, path: pathlib.Path,
                **properties: str) -> str:
-        """A new image with a file's bytes; returns its id."""
+        """Create an image from a file; return its id."""
         image_id = self.new_image(name, disk_format, **properties)
         self.put(image_id, path)
         return image_id
 
     def delete_image(self, image_id: str) -> None:
-        """Delete an image; one that is gone already is fine."""
-        self._delete('glance', f'/v2/images/{image_id}')
+        """Delete an image, if it is still there."""
+        self._delete('image', f'/images/{image_id}')
 
     def wait_image(self, image_id: str, timeout: float = 300) -> Json:
-        """Wait until an image is active; returns it.
+        """Wait until an image is active; return it.
 
         :raises LabError: it is deleted or killed, or not in time
         """
@@ -183,42 +185,41 @@ class Cloud:
 
     def flavor(self, name: str, ram: int, disk: int, ephemeral: int = 0,
                swap: int = 0) -> str:
-        """A flavor of one CPU; made if needed.
+        """Have a flavor with one CPU; return its id, which is its name.
 
         :param ram: MiB
         :param disk: GiB
         :param ephemeral: GiB
         :param swap: MiB
         """
-        try:
-            self.call('GET', 'nova', f'/flavors/{name}')
-        except ApiError as error:
-            if error.status != 404:
-                raise
-            self.call('POST', 'nova', '/flavors', {'flavor': {
-                'id': name, 'name': name, 'vcpus': 1, 'ram': ram,
-                'disk': disk, 'OS-FLV-EXT-DATA:ephemeral': ephemeral,
-                'swap': swap}})
+        compute = self.sdk.compute
+        if compute.find_flavor(name) is None:
+            compute.create_flavor(id=name, name=name, vcpus=1, ram=ram,
+                                  disk=disk, ephemeral=ephemeral, swap=swap)
         return name
 
     def servers(self) -> list[Json]:
         return list(
-            self.call('GET', 'nova', '/servers/detail')['servers'])
+            self.call('GET', 'compute', '/servers/detail')['servers'])
 
     def server(self, server_id: str) -> Json:
-        return self.call('GET', 'nova', f'/servers/{server_id}')['server']
+        return self.call('GET', 'compute', f'/servers/{server_id}')['server']
+
+    def task_state(self, server_id: str) -> str | None:
+        found = self.server(server_id)['OS-EXT-STS:task_state']
+        return None if found is None else str(found)
 
     def new_server(self, name: str, image_id: str, flavor: str,
                    **options: Json) -> str:
-        """Ask for a server without a network; returns its id."""
+        """Request a server without a network; return its id."""
         body = {'name': name, 'imageRef': image_id, 'flavorRef': flavor,
                 'networks': 'none', **options}
-        reply = self.call('POST', 'nova', '/servers', {'server': body})
+        reply = self.call('POST', 'compute', '/servers', {'server': body})
         return str(reply['server']['id'])
 
     def wait_server(self, server_id: str, status: str = 'ACTIVE',
                     timeout: float = 300) -> Json:
-        """Wait for a status with no task under way; returns the server.
+        """Wait for a status without a task state; return the server.
 
         :raises LabError: it went into ERROR, or not in time
         """
@@ -238,58 +239,41 @@ class Cloud:
 
     def action(self, server_id: str, name: str, /,
                **arguments: Json) -> Json:
-        """An action such as pause, unpause, os-stop, createImage."""
-        return self.call('POST', 'nova', f'/servers/{server_id}/action',
+        """Request an action: pause, os-stop, createImage and so on."""
+        return self.call('POST', 'compute', f'/servers/{server_id}/action',
                          {name: arguments or None})
+
+    def change(self, server_id: str, name: str, status: str) -> None:
+        """Request an action and wait for a status."""
+        self.action(server_id, name)
+        self.wait_server(server_id, status)
+
+    def create_image(self, server_id: str, name: str,
+                     metadata: dict[str, str] | None = None) -> str:
+        """Request a snapshot; return the image's id."""
+        reply = self.action(server_id, 'createImage', name=name,
+                            metadata=metadata or {})
+        return str(reply['image_id'])
 
     def delete_server(self, server_id: str, timeout: float = 120) -> None:
         """Delete a server and wait until it is gone."""
-        self._delete('nova', f'/servers/{server_id}')
+        self._delete('compute', f'/servers/{server_id}')
+        process.wait_for(
+            f'deletion of {server_id}', lambda: all(
+                one['id'] != server_id for one in self.servers()), timeout,
+            self.settings.log('nova-compute'))
 
-        def gone() -> bool:
-            return all(one['id'] != server_id for one in self.servers())
-
-        process.wait_for(f'deletion of {server_id}', gone, timeout,
-                         self.settings.log('nova-compute'))
-
-    def _delete(self, service: str, path: str) -> None:
-        try:
-            self.call('DELETE', service, path)
-        except ApiError as error:
-            if error.status != 404:
-                raise
+    def clean(self, servers: str, images: str) -> None:
+        """Delete the servers and images whose names begin so."""
+        for server in named(self.servers(), servers):
+            self.delete_server(server['id'])
+        for image in named(self.images(), images):
+            self.delete_image(image['id'])
 
     def compute_up(self) -> bool:
-        """Whether the API has nova-compute as up and enabled."""
-        reply = self.call('GET', 'nova',
-                          '/os-services?binary=nova-compute')
-        return any(service['state'] == 'up'
-                   for service in reply['services'])
-
-    # The command line
-
-    @functools.cached_property
-    def environment(self) -> dict[str, str]:
-        """What the `openstack` command needs."""
-        conf = self.settings
-        return {
-            'OS_AUTH_URL': conf.url('keystone'), 'OS_USERNAME': 'admin',
-            'OS_PASSWORD': conf.password, 'OS_PROJECT_NAME': 'admin',
-            'OS_USER_DOMAIN_ID': 'default', 'OS_PROJECT_DOMAIN_ID':
-            'default', 'OS_REGION_NAME': settings.REGION,
-            'OS_IDENTITY_API_VERSION': '3'}
-
-    def openstack(self, *words: str) -> str:
-        """Run the `openstack` command; returns what it prints.
-
-        :raises LabError: it failed, with its errors
-        """
-        child = self.start_openstack(*words)
-        out, errors = child.communicate()
-        if child.returncode != 0:
-            raise settings.LabError(
-                f'openstack {" ".join(words)}: {errors}')
-        return out
+        """Return whether nova-compute is up, as the API has it."""
+        services = self.sdk.compute.services(binary='nova-compute')
+        return any(service.state == 'up' for service in services)
 
     def start_openstack(self, *words: str) -> 'subprocess.Popen[str]':
         """Start the `openstack` command."""
@@ -301,6 +285,6 @@ class Cloud:
 
 
 def named(items: collections.abc.Iterable[Json], prefix: str) -> list[Json]:
-    """Those whose names begin so."""
+    """Return those whose names begin so."""
     return [item for item in items
             if str(item['name'] or '').startswith(prefix)]

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The services' configuration files, as functions of the settings."""
+"""Write the configuration files of the services."""
 
 import collections.abc
 import configparser
@@ -23,28 +23,31 @@ from lab.openstack import ceph
 from lab.openstack import settings
 
 Ini = dict[str, dict[str, str]]
+# (group, option, value) each.
+Options = tuple[tuple[str, str, str], ...]
 
 DRIVERS = {'ours': 'snapdriver.SnapDriver',
            'stock': 'libvirt.LibvirtDriver'}
 MODES = ('threading', 'eventlet')
 ROOT = 'root'
 USERS = (ROOT, 'nova')
-# The groups of options of those who run things as root.
+# The groups of options of privsep's contexts.
 PRIVSEP = ('nova_sys_admin', 'privsep_osbrick', 'vif_plug_ovs_privileged',
            'vif_plug_linux_bridge_privileged')
 
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-    """How nova-compute runs: driver, concurrency mode and options.
+    """How nova-compute runs.
 
-    `options` holds (group, option, value); `user` is whom it runs as, `rbd`
-    is for disks on Ceph, `environment` holds (name, value).
+    :param user: the account that it runs as
+    :param rbd: whether disks are on Ceph
+    :param environment: (name, value) each
     """
 
     driver: str = 'ours'
     mode: str = 'threading'
-    options: tuple[tuple[str, str, str], ...] = ()
+    options: Options = ()
     user: str = ROOT
     rbd: bool = False
     environment: tuple[tuple[str, str], ...] = ()
@@ -52,10 +55,10 @@ class Compute:
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """How Glance runs: its stores, and what it allows nobody.
+    """How Glance runs.
 
-    New images go to the first of `stores`, file or rbd. `refused` holds names
-    of Glance's policies.
+    :param stores: `file`, `rbd` or both; new images go to the first
+    :param refused: names of policies that nobody meets
     """
 
     stores: tuple[str, ...] = ('file',)
@@ -75,7 +78,7 @@ def option(text: str) -> tuple[str, str, str]:
 
 
 def write(path: pathlib.Path, ini: Ini) -> pathlib.Path:
-    """Write a file that only root reads: there are passwords in it."""
+    """Write a file for root alone: it contains passwords."""
     parser = configparser.RawConfigParser(
         default_section='none', delimiters=('=',))
     parser.optionxform = str  # type: ignore[assignment]
@@ -89,7 +92,7 @@ def write(path: pathlib.Path, ini: Ini) -> pathlib.Path:
 
 
 def _auth(conf: settings.Settings, user: str) -> dict[str, str]:
-    """The options that every client of Keystone takes."""
+    """Return the options of a client of Keystone."""
     return {
         'auth_type': 'password', 'auth_url': conf.url('keystone'),
         'username': user, 'password': conf.password,
@@ -98,7 +101,7 @@ def _auth(conf: settings.Settings, user: str) -> dict[str, str]:
 
 
 def _token(conf: settings.Settings, user: str) -> dict[str, str]:
-    """[keystone_authtoken]: how a service checks its callers' tokens."""
+    """Return [keystone_authtoken]: how a service validates tokens."""
     memcached = f'{settings.ADDRESS}:{conf.ports.memcached}'
     return {
         **_auth(conf, user), 'www_authenticate_uri': conf.url('keystone'),
@@ -108,7 +111,7 @@ def _token(conf: settings.Settings, user: str) -> dict[str, str]:
 
 
 def keystone(conf: settings.Settings) -> Ini:
-    """keystone.conf"""
+    """Return keystone.conf."""
     keys = conf.root / 'keystone'
     return {
         'database': {'connection': conf.database('keystone')},
@@ -118,12 +121,12 @@ def keystone(conf: settings.Settings) -> Ini:
 
 
 def glance(conf: settings.Settings, choice: Images = Images()) -> Ini:
-    """glance-api.conf: its stores, and its staging store."""
+    """Return glance-api.conf."""
     store = conf.root / 'glance'
     stores = ','.join(f'{name}:{name}' for name in choice.stores)
     return {
         'DEFAULT': {'enabled_backends': stores,
-                    # Nova looks at it for whether to clone an image.
+                    # By this Nova decides whether to clone an image.
                     'show_image_direct_url': 'true',
                     'node_staging_uri': f'file://{store}/staging'},
         'database': {'connection': conf.database('glance')},
@@ -143,7 +146,7 @@ def glance(conf: settings.Settings, choice: Images = Images()) -> Ini:
 
 
 def placement(conf: settings.Settings) -> Ini:
-    """placement.conf"""
+    """Return placement.conf."""
     return {
         'api': {'auth_strategy': 'keystone'},
         'placement_database': {'connection': conf.database('placement')},
@@ -151,7 +154,7 @@ def placement(conf: settings.Settings) -> Ini:
 
 
 def neutron(conf: settings.Settings) -> Ini:
-    """neutron.conf: just enough for servers without a network."""
+    """Return neutron.conf, for servers without a network."""
     return {
         'DEFAULT': {
             'core_plugin': 'ml2',
@@ -170,7 +173,7 @@ def neutron(conf: settings.Settings) -> Ini:
 
 
 def nova(conf: settings.Settings) -> Ini:
-    """nova.conf: what all of Nova's services share."""
+    """Return nova.conf, which Nova's services share."""
     return {
         'DEFAULT': {
             'host': settings.COMPUTE_HOST, 'my_ip': settings.ADDRESS,
@@ -191,11 +194,11 @@ def nova(conf: settings.Settings) -> Ini:
 
 def compute(conf: settings.Settings, choice: Compute,
             virt_type: str) -> Ini:
-    """nova-compute.conf: all of nova-compute's configuration.
+    """Return nova-compute.conf, all of nova-compute's configuration.
 
-    It is told no database: it has no business there, and complains.
-    Nothing is reserved for the host and the disk may be overbooked: the
-    guests are sparse and the machine may be small.
+    Without a database, to which nova-compute must not connect. Nothing is
+    reserved for the host and disks are overcommitted, as guests are sparse
+    and the machine may be small.
     """
     sudo = '' if choice.user == ROOT else 'sudo '
     helper = {'helper_command': sudo + privsep_helper(conf)}
@@ -207,7 +210,7 @@ def compute(conf: settings.Settings, choice: Compute,
         'reserved_host_memory_mb': '0', 'reserved_host_disk_mb': '0',
         'initial_disk_allocation_ratio': '16.0',
         'initial_cpu_allocation_ratio': '16.0',
-        # The guest does not know of a power button.
+        # The guest ignores the power button.
         'shutdown_timeout': '1'}
     ini['libvirt'] = {'virt_type': virt_type}
     if choice.rbd:
@@ -227,14 +230,14 @@ def _policies(conf: settings.Settings) -> pathlib.Path:
 
 
 def write_glance(conf: settings.Settings, choice: Images) -> None:
-    """Write Glance's files."""
+    """Write glance-api.conf and its policies."""
     write(conf.etc / 'glance/glance-api.conf', glance(conf, choice))
     _policies(conf).write_text(
         json.dumps(dict.fromkeys(choice.refused, '!')) + '\n')
 
 
 def privsep_helper(conf: settings.Settings) -> str:
-    """The command, without what names a context and a socket."""
+    """Return privsep's helper command, without context and socket."""
     return f'{conf.bin("privsep-helper")} --config-file {compute_file(conf)}'
 
 
@@ -254,7 +257,7 @@ PASTE = {'glance/glance-api-paste.ini': 'glance/glance-api-paste.ini',
 
 
 def write_all(conf: settings.Settings) -> None:
-    """Write every file but nova-compute's own, and copy the paste files."""
+    """Write all files but nova-compute.conf, and copy the paste files."""
     for name, function in FILES.items():
         write(conf.etc / name, function(conf))
     write_glance(conf, Images())

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Libvirt's side of a server, by virsh."""
+"""A server's domain, by virsh."""
 
 import dataclasses
 import json
@@ -24,33 +24,33 @@ from lab.openstack import settings
 VIRSH = ('virsh', '-q', '-c', 'qemu:///system')
 
 
-def virsh(*words: str) -> str:
-    """What virsh prints.
+def virsh(*words: process.Word) -> str:
+    """Run virsh and return what it prints.
 
-    :raises LabError: it failed, with its errors
+    :raises LabError: it failed
     """
     return process.output(*VIRSH, *words)
 
 
 def names() -> list[str]:
-    """All domains, running or not."""
+    """Return the names of all domains, running or not."""
     return virsh('list', '--all', '--name').split()
 
 
 @dataclasses.dataclass(frozen=True)
 class Domain:
-    """One domain, by its name."""
+    """A domain, by name."""
 
     name: str
 
     def info(self) -> dict[str, str]:
-        """`virsh dominfo`, by its headings."""
+        """Return `virsh dominfo`, by its headings."""
         pairs = [line.partition(':')
                  for line in virsh('dominfo', self.name).splitlines()]
         return {pair[0]: pair[2].strip() for pair in pairs}
 
     def persistent(self) -> bool:
-        """Whether libvirt keeps its definition when it stops."""
+        """Return whether its definition stays when it stops."""
         return self.info()['Persistent'] == 'yes'
 
     def state(self) -> str:
@@ -66,21 +66,28 @@ class Domain:
         return True
 
     def has_job(self) -> bool:
-        """Whether any job runs: backup, migration, save."""
+        """Return whether a backup, migration or save runs."""
         first = virsh('domjobinfo', self.name).splitlines()[0]
         return 'None' not in first
 
-    def xml(self) -> str:
-        return virsh('dumpxml', self.name)
+    def xml(self, *options: str) -> str:
+        return virsh('dumpxml', *options, self.name)
 
     def nvram(self) -> pathlib.Path:
-        """The file of the firmware's variables; a UEFI guest has one."""
+        """Return the file of a UEFI guest's variables."""
         found = re.search(r'<nvram.*>(.+)</nvram>', self.xml())
         assert found is not None
         return pathlib.Path(found[1])
 
+    def disk_format(self) -> str:
+        """Return the root disk's format; it is never probed."""
+        match = re.search(r"<driver name='qemu' type='(\w+)'", self.xml())
+        return match[1] if match else 'raw'
+
+    # The guest agent
+
     def agent(self, command: str, **arguments: object) -> typing.Any:
-        """What the guest's agent answers to a command of its protocol.
+        """Send a command to the guest agent and return its answer.
 
         :raises LabError: it refuses, or does not answer in five seconds
         """
@@ -89,38 +96,50 @@ class Domain:
         return json.loads(said)['return']
 
     def agent_answers(self) -> bool:
-        """Whether the guest's agent answers a ping."""
         try:
             self.agent('guest-ping')
         except settings.LabError:
             return False
         return True
 
+    def freeze_status(self) -> str:
+        """Return `thawed`, `frozen`, or why the agent cannot say."""
+        try:
+            return str(self.agent('guest-fsfreeze-status'))
+        except settings.LabError as error:
+            return str(error)
+
+    # Its life
+
     def start(self) -> None:
         virsh('start', self.name)
 
     def stop(self) -> None:
-        """As if its plug were pulled."""
+        """Stop it at once, as by a power failure."""
         virsh('destroy', self.name)
 
-    def use_disk(self, path: pathlib.Path, xml: pathlib.Path) -> None:
-        """Give it another file for its root disk, from its next start on.
+    def use_disk(self, path: process.Word, xml: pathlib.Path,
+                 kind: str = 'file') -> None:
+        """Define it with another root disk, from its next start on.
 
-        :param xml: where its new definition is to be written
-        :raises LabError: its disk is not a file
+        :param xml: where to write the new definition
+        :param kind: file or block
+        :raises LabError: its root disk is not a file
         """
-        text = virsh('dumpxml', '--inactive', self.name)
-        changed, count = re.subn(r"<source file='[^']*'",
-                                 f"<source file='{path}'", text, count=1)
+        source = 'dev' if kind == 'block' else 'file'
+        changed, count = re.subn(
+            r"<disk type='file' device='disk'>(.*?)<source file='[^']*'",
+            rf"<disk type='{kind}' device='disk'>\1<source {source}='{path}'",
+            self.xml('--inactive'), count=1, flags=re.DOTALL)
         if not count:
-            raise settings.LabError(f'no file in {text}')
+            raise settings.LabError(f'{self.name} has no disk in a file')
         xml.write_text(changed)
-        virsh('define', str(xml))
+        virsh('define', xml)
 
     def remove(self) -> None:
-        """Stop and undefine it, whatever it does."""
+        """Stop it and undefine it."""
         if self.state() != 'shut off':
-            virsh('destroy', self.name)
+            self.stop()
         if self.name in names():
             virsh('undefine', self.name, '--nvram', '--managed-save',
                   '--snapshots-metadata', '--checkpoints-metadata')

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Builds the guest: kernel, initramfs and a disk that it writes on.
+"""Build the guest: kernel, initramfs, and disks that it writes to.
 
-It is up seconds after it was started, even without KVM: Debian's cloud
-kernel, busybox, and QEMU's guest agent with the libraries it needs.
+It boots in seconds, even without KVM: the distribution's small kernel,
+busybox, and QEMU's guest agent with its libraries.
 """
 
 import hashlib
@@ -34,20 +34,20 @@ COMMAND_LINE = 'console=ttyS0 root=/dev/vda quiet'
 
 MI = 1 << 20
 DISK_BYTES = 10 << 30
-# Random, so that nothing on the way can make less of it: 1.1 GiB.
+# Random, so that nothing compresses them: 1.1 GiB.
 PAYLOAD_FILES = 11
 PAYLOAD_FILE_BYTES = 102 * MI
-# The same for tests that take many images: 44 MiB, on a disk of 1 GiB. The
-# guest reads 8 MiB of the first file.
+# Of the small disk, for tests that take many images: 44 MiB. The guest reads
+# 8 MiB of the first file.
 SMALL_DISK_BYTES = 1 << 30
 SMALL_PAYLOAD_FILE_BYTES = 11 * MI
 SMALL_PAYLOAD_FILES = 4
-# A guest that can run at all says so within this, seconds.
+# Seconds for a guest to report that it runs.
 PROBE_TIMEOUT = 20
 
 
 class Guest:
-    """The guest's files, made once."""
+    """The guest's files, built once."""
 
     def __init__(self, conf: settings.Settings) -> None:
         self.folder = conf.root / 'guest'
@@ -58,7 +58,7 @@ class Guest:
 
     @property
     def kernel(self) -> pathlib.Path:
-        """The newest kernel that the distribution's packages brought."""
+        """Return the newest kernel of the distribution's packages."""
         found = [path for path in pathlib.Path('/boot').glob('vmlinuz-*')
                  if self._modules(path).exists()]
         if not found:
@@ -71,14 +71,14 @@ class Guest:
         return pathlib.Path('/lib/modules') / release
 
     def version(self) -> str:
-        """Changes when the images have to be made again."""
+        """Return a hash of what the images are built from."""
         known = hashlib.sha256(INIT.read_bytes())
         known.update(pathlib.Path(__file__).read_bytes())
         known.update(self.kernel.name.encode())
         return known.hexdigest()[:12]
 
     def build(self) -> str:
-        """Make what is missing."""
+        """Build the files, where they are missing or of another version."""
         stamp = self.folder / 'version'
         if stamp.exists() and stamp.read_text() == self.version():
             return 'there'
@@ -123,8 +123,8 @@ class Guest:
         raw.unlink(missing_ok=True)
         with open(raw, 'wb') as file:
             file.truncate(size)
-        # Nothing is left for the guest to initialise, and the journal is
-        # small: images taken one after another shall have one size.
+        # No lazy initialization and a small journal, so that images which
+        # are taken one after another have one size.
         process.run(
             self.log, 'mkfs.ext4', '-q', '-F', '-d', tree, '-J', 'size=8',
             '-E',
@@ -135,9 +135,9 @@ class Guest:
         shutil.rmtree(tree)
 
     def runs_with(self, accelerator: str) -> bool:
-        """Whether a guest boots with this accelerator, tried for real.
+        """Boot a guest with an accelerator; return whether it runs.
 
-        /dev/kvm may be there and be of no use.
+        /dev/kvm may exist and not work.
         """
         argv = ['timeout', str(PROBE_TIMEOUT), 'qemu-system-x86_64',
                 '-accel', accelerator, '-m', '256', '-nodefaults',
@@ -149,7 +149,7 @@ class Guest:
         return b'probe ok' in done.stdout
 
     def virt_type(self, conf: settings.Settings) -> str:
-        """[libvirt] virt_type: kvm where it works; found out once."""
+        """Return [libvirt] virt_type: kvm where it works. Tried once."""
         stamp = conf.state / 'virt-type'
         if not stamp.exists():
             works = os.path.exists('/dev/kvm') and self.runs_with('kvm')
@@ -158,7 +158,7 @@ class Guest:
 
 
 def _libraries(program: str) -> list[str]:
-    """What a program is linked with, the loader included."""
+    """Return the libraries of a program, with the loader."""
     return re.findall(r'(/\S+) \(0x', process.output('ldd', program))
 
 
@@ -169,7 +169,7 @@ def _copy_into(tree: pathlib.Path, path: str) -> None:
 
 
 def _module_files(name: str, release: str) -> list[pathlib.Path]:
-    """A module and what it needs, in the order to load them."""
+    """Return a module and its dependencies, in the order to load them."""
     text = process.output('modprobe', '--show-depends', '--set-version',
                           release, name)
     lines = [line.split() for line in text.splitlines()]
@@ -178,9 +178,9 @@ def _module_files(name: str, release: str) -> list[pathlib.Path]:
 
 
 def _copy_module(path: pathlib.Path, folder: pathlib.Path) -> str:
-    """Copy a module, unpacked; returns its name.
+    """Copy a module, decompressed; return its name.
 
-    Debian's modules are plain, Ubuntu's are packed with zstd.
+    Debian's modules are plain, Ubuntu's are compressed by zstd.
     """
     unpack = {'.zst': ['zstd', '-dc'], '.xz': ['xz', '-dc']}
     packed = path.suffix in unpack
@@ -192,7 +192,7 @@ def _copy_module(path: pathlib.Path, folder: pathlib.Path) -> str:
 
 
 def _pack(tree: pathlib.Path, target: pathlib.Path) -> None:
-    """Make a cpio archive, not compressed: emulated guests unpack slowly."""
+    """Make a cpio archive, plain: emulated guests decompress slowly."""
     names = sorted(str(path.relative_to(tree)) for path in tree.rglob('*'))
     with open(target, 'wb') as file:
         subprocess.run(
@@ -202,7 +202,7 @@ def _pack(tree: pathlib.Path, target: pathlib.Path) -> None:
 
 def _write_payload(tree: pathlib.Path, files: int,
                    file_bytes: int) -> None:
-    """Fill a directory with random files and the list of their sums."""
+    """Fill a directory with random files and a list of their hashes."""
     shutil.rmtree(tree, ignore_errors=True)
     (tree / 'payload').mkdir(parents=True)
     sums = []

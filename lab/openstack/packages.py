@@ -10,30 +10,22 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the lab installs: the system's packages and a virtual environment."""
+"""Install the distribution's packages and the virtual environment."""
 
 import collections.abc
 import contextlib
 import hashlib
 import pathlib
+import re
 import subprocess
 
 from lab.openstack import process
 from lab.openstack import settings
 
-PACKAGES = (
-    'build-essential', 'busybox-static', 'ca-certificates', 'ceph-common',
-    'ceph-mgr', 'ceph-mon', 'ceph-osd', 'cpio', 'curl',
-    'e2fsprogs', 'genisoimage', 'git', 'kmod', 'libnbd-bin', 'libvirt-clients',
-    'libvirt-daemon', 'libvirt-daemon-driver-qemu',
-    'libvirt-daemon-system', 'libvirt-dev', 'mariadb-server', 'memcached',
-    'nbdkit', 'ovmf', 'pkg-config', 'python3-dev', 'python3-libnbd',
-    'python3-rados', 'python3-rbd',
-    'python3-venv', 'qemu-block-extra', 'qemu-guest-agent',
-    'qemu-system-x86', 'qemu-utils', 'rabbitmq-server', 'sudo', 'xfsprogs')
-# The guest's kernel: small, and with virtio.
-KERNEL_PACKAGES = {'debian': ('linux-image-cloud-amd64',),
-                   'ubuntu': ('linux-image-virtual', 'zstd')}
+DISTRIBUTIONS = ('debian', 'ubuntu')
+PROFILE = 'lab'
+# A line of bindep.txt: a name, and profiles in brackets.
+BINDEP = re.compile(r'(?P<name>[a-z0-9.+-]+)(?: \[(?P<profiles>.*)\])?$')
 
 # One release of OpenStack, the one that the project is tested with.
 REQUIREMENTS = (
@@ -41,28 +33,51 @@ REQUIREMENTS = (
     'openstack-placement>=16,<17', 'neutron>=29,<30',
     'python-openstackclient', 'libvirt-python', 'uwsgi', 'pymysql',
     'python-memcached')
+# A change of these, too, means that the environment is installed again.
+SOURCES = ('requirements.txt', 'test-requirements.txt', 'setup.cfg',
+           'pyproject.toml')
 
 POLICY = pathlib.Path('/usr/sbin/policy-rc.d')
 
 
 def distribution() -> str:
-    """`debian` or `ubuntu`.
+    """Return `debian` or `ubuntu`.
 
-    :raises LabError: another one, whose packages have other names
+    :raises LabError: it is another one, with other packages
     """
     lines = pathlib.Path('/etc/os-release').read_text().splitlines()
     release = dict(line.split('=', 1) for line in lines if '=' in line)
     name = release.get('ID', '').strip('"')
-    if name not in KERNEL_PACKAGES:
+    if name not in DISTRIBUTIONS:
         raise settings.LabError(
             f'the lab runs on Debian and Ubuntu, not on {name!r}')
     return name
 
 
-def missing() -> list[str]:
-    """The packages that are not installed yet."""
-    wanted = PACKAGES + KERNEL_PACKAGES[distribution()]
-    return [name for name in wanted if not _installed(name)]
+def wanted(text: str, name: str) -> list[str]:
+    """Return the packages of bindep.txt for the lab on a distribution.
+
+    Of bindep's syntax it knows profiles: one of the platforms and one of the
+    others has to match, where there are any.
+    """
+    active = {PROFILE, 'platform:dpkg', f'platform:{name}'}
+    found = []
+    for line in text.splitlines():
+        match = BINDEP.match(line)
+        if match:
+            profiles = set((match['profiles'] or '').split())
+            platforms = {one for one in profiles if ':' in one}
+            if all(not some or some & active
+                   for some in (platforms, profiles - platforms)):
+                found.append(match['name'])
+    return found
+
+
+def missing(conf: settings.Settings) -> list[str]:
+    """Return the packages that are not installed yet."""
+    text = (conf.checkout / 'bindep.txt').read_text()
+    return [name for name in wanted(text, distribution())
+            if not _installed(name)]
 
 
 def _installed(name: str) -> bool:
@@ -88,7 +103,7 @@ def _no_autostart() -> collections.abc.Iterator[None]:
 
 def install_system(conf: settings.Settings) -> str:
     """Install the packages that are missing."""
-    names = missing()
+    names = missing(conf)
     if not names:
         return 'there'
     log = conf.log('apt')
@@ -100,62 +115,50 @@ def install_system(conf: settings.Settings) -> str:
     return f'{len(names)} packages'
 
 
-def _test_requirements(conf: settings.Settings) -> pathlib.Path | None:
-    path = conf.checkout / 'test-requirements.txt'
-    return path if path.exists() else None
-
-
-def _wanted(conf: settings.Settings) -> str:
-    """Changes whenever the environment has to be installed again."""
-    known = hashlib.sha256(repr((str(conf.checkout), REQUIREMENTS)).encode())
-    for name in ('requirements.txt', 'test-requirements.txt', 'setup.cfg',
-                 'pyproject.toml'):
-        path = conf.checkout / name
-        known.update(path.read_bytes() if path.exists() else b'-')
-    return known.hexdigest()
-
-
 def releases() -> str:
-    """Changes with OpenStack's releases, not with this checkout."""
+    """Return a hash of OpenStack's releases, whatever the checkout."""
     return hashlib.sha256(repr(REQUIREMENTS).encode()).hexdigest()
 
 
-def _installed_venv(conf: settings.Settings) -> str:
-    """The stamp of what is installed; empty when nothing is."""
-    try:
-        return (conf.state / 'venv').read_text()
-    except FileNotFoundError:
-        return ''
+def _stamp(conf: settings.Settings) -> pathlib.Path:
+    return conf.state / 'venv'
+
+
+def _fingerprint(conf: settings.Settings) -> str:
+    known = hashlib.sha256(repr((str(conf.checkout), REQUIREMENTS)).encode())
+    for name in SOURCES:
+        known.update((conf.checkout / name).read_bytes())
+    return known.hexdigest()
 
 
 def install_venv(conf: settings.Settings) -> str:
     """Make the virtual environment, with this checkout in it, editable.
 
-    It is made from the system's Python and sees the system's packages,
-    for python3-libnbd is not on PyPI.
+    From the system's Python and with the system's packages, as
+    python3-libnbd is not on PyPI.
     """
-    installed = _installed_venv(conf)
-    if installed == _wanted(conf):
+    stamp = _stamp(conf)
+    installed = stamp.read_text() if stamp.exists() else ''
+    if installed == _fingerprint(conf):
         return 'there'
     log = conf.log('venv')
-    # Without a stamp there is nothing, or what an interrupted pip has left.
+    # Without a stamp, what is there may be half of an interrupted pip.
     clear = [] if installed else ['--clear']
     process.run(log, '/usr/bin/python3', '-m', 'venv', *clear,
                 '--system-site-packages', conf.venv)
-    words = [*REQUIREMENTS, '-e', str(conf.checkout)]
-    tests = _test_requirements(conf)
-    words += ['-r', str(tests)] if tests else ['pytest']
-    process.run(log, conf.bin('pip'), 'install', *words,
+    process.run(log, conf.bin('pip'), 'install', *REQUIREMENTS,
+                '-e', conf.checkout,
+                '-r', conf.checkout / 'test-requirements.txt',
                 env=_git_environment(conf))
-    (conf.state / 'venv').write_text(_wanted(conf))
+    stamp.write_text(_fingerprint(conf))
     return ''
 
 
 def _git_environment(conf: settings.Settings) -> dict[str, str]:
-    """What pbr needs to find a version.
+    """Return what lets pbr find a version.
 
-    Root reads a checkout that may belong to somebody else, which git
-    refuses unless told; and a tarball has no history at all.
+    git refuses a checkout of another user's to root unless told, and a
+    tarball has no history.
     """
     if not (conf.checkout / '.git').exists():
         return {'PBR_VERSION': '0.0.0'}
@@ -164,7 +167,7 @@ def _git_environment(conf: settings.Settings) -> dict[str, str]:
 
 
 def register(conf: settings.Settings) -> str:
-    """Let Nova find the driver: a module beside its own."""
+    """Install the module by which Nova finds the driver."""
     process.run(conf.log('register'), conf.bin('nova-snapdriver'),
                 'register')
     return ''

@@ -10,9 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Processes: commands that end, and daemons that stay."""
+"""Run commands to their end, and keep daemons running."""
 
 import collections.abc
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -28,11 +29,13 @@ from lab.openstack import settings
 
 POLL_SECONDS = 0.1
 
+Word = str | pathlib.Path
 
-def run(log: pathlib.Path, *argv: str | pathlib.Path,
+
+def run(log: pathlib.Path, *argv: Word,
         env: collections.abc.Mapping[str, str] | None = None,
         stdin: str | None = None, timeout: float | None = None) -> None:
-    """Run a command to its end, its output appended to `log`.
+    """Run a command and append its output to a log.
 
     :raises LabError: it failed, or took longer than `timeout` seconds
     """
@@ -53,27 +56,39 @@ def run(log: pathlib.Path, *argv: str | pathlib.Path,
             f'{name} ended with status {done.returncode}', log)
 
 
-def output(*argv: str, timeout: float | None = 60) -> str:
-    """What a command prints; its errors are in the exception.
+def output(*argv: Word, timeout: float | None = 60) -> str:
+    """Run a command and return what it prints.
 
-    :raises LabError: it failed, with its last line of errors
+    :raises LabError: it failed, with what it wrote to stderr
     """
+    command = [str(word) for word in argv]
     try:
         done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=timeout,
+            command, capture_output=True, text=True, timeout=timeout,
             env=settings.environment())
     except (OSError, subprocess.TimeoutExpired) as error:
         raise settings.LabError(str(error)) from error
     if done.returncode != 0:
-        raise settings.LabError(f'{" ".join(argv)}: {done.stderr.strip()}')
+        raise settings.LabError(f'{" ".join(command)}: {done.stderr.strip()}')
     return done.stdout
 
 
-def start_time(pid: int) -> str | None:
-    """When a process started, in the kernel's ticks; None if it is gone.
+def complaint(*argv: Word) -> str:
+    """Run a command that checks something.
 
-    With this a pid that was given to another process is not taken for
-    ours. A zombie is gone, too: it only waits for its parent.
+    :returns: what it reports, stdout and stderr; empty if its status is 0
+    """
+    done = subprocess.run([str(word) for word in argv], text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          env=settings.environment())
+    return '' if done.returncode == 0 else f'{argv[1]}: {done.stdout}'
+
+
+def start_time(pid: int) -> str | None:
+    """Return when a process started, in kernel ticks; None if it is gone.
+
+    Tells a process from a later one with the same pid. A zombie counts as
+    gone. Not by psutil: the first daemons start before it is installed.
     """
     try:
         stat = pathlib.Path(f'/proc/{pid}/stat').read_text()
@@ -84,24 +99,32 @@ def start_time(pid: int) -> str | None:
     return None if fields[0] == 'Z' else fields[19]
 
 
-def wait_for(what: str, ready: collections.abc.Callable[[], bool],
-             timeout: float, log: pathlib.Path | None = None,
-             poll: float = POLL_SECONDS) -> None:
-    """Wait until `ready` says so, at most `timeout` seconds.
-
-    :raises LabError: it did not
-    """
+def becomes(ready: collections.abc.Callable[[], bool], timeout: float,
+            poll: float = POLL_SECONDS) -> bool:
+    """Wait until `ready`, at most `timeout` seconds; return whether it is."""
     end = time.monotonic() + timeout
     while not ready():
         if time.monotonic() > end:
-            raise settings.LabError(
-                f'{what} was not ready after {timeout:.0f} s', log)
+            return False
         time.sleep(poll)
+    return True
+
+
+def wait_for(what: str, ready: collections.abc.Callable[[], bool],
+             timeout: float, log: pathlib.Path | None = None,
+             poll: float = POLL_SECONDS) -> None:
+    """Wait until `ready`, at most `timeout` seconds.
+
+    :raises LabError: it is not
+    """
+    if not becomes(ready, timeout, poll):
+        raise settings.LabError(
+            f'{what} was not ready after {timeout:.0f} s', log)
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What a pid file holds: whom we started, and from what."""
+    """A pid file: the process, when it started, and its fingerprint."""
 
     pid: int
     started: str
@@ -115,14 +138,14 @@ class Record:
 class Daemon:
     """A service that outlives the command that starts it.
 
-    Subclasses say what to run and when it is ready. It runs in the
-    foreground of a session of its own, so its process group is all of it.
+    It runs in the foreground of a session of its own, so that its process
+    group holds all of it.
     """
 
-    #: Seconds that it may take to come up, and to go down when asked.
+    #: Seconds to come up, and to go down after SIGTERM.
     start_timeout = 90.0
     stop_timeout = 20.0
-    #: Whom it runs as, which the lab's root becomes.
+    #: The account that it runs as; root if None.
     user: str | None = None
 
     def __init__(self, conf: settings.Settings, name: str) -> None:
@@ -132,26 +155,26 @@ class Daemon:
         self._pid_file = conf.state / f'{name}.pid'
 
     def argv(self) -> list[str]:
-        """The command."""
+        """Return the command."""
         raise NotImplementedError
 
     def env(self) -> dict[str, str]:
-        """What is added to the environment."""
+        """Return additions to the environment."""
         return {}
 
     def sources(self) -> list[pathlib.Path]:
-        """Files whose change means that it must be started again."""
+        """Return the configuration files: a change restarts the daemon."""
         return []
 
     def prepare(self) -> None:
-        """What must be there before it starts."""
+        """Create what it needs before it starts."""
 
     def ready(self) -> bool:
-        """Whether it answers."""
+        """Return whether it answers."""
         raise NotImplementedError
 
     def record(self) -> Record | None:
-        """Whom we started, if it still runs."""
+        """Return the running process, if the lab has started one."""
         try:
             found = Record(**json.loads(self._pid_file.read_text()))
         except (OSError, ValueError, TypeError):
@@ -159,7 +182,10 @@ class Daemon:
         return found if found.alive else None
 
     def ensure(self) -> str:
-        """Have it up with its present configuration; say what was done."""
+        """Have it running with its present configuration.
+
+        :returns: `runs` if it ran already
+        """
         record = self.record()
         if record is not None:
             if record.fingerprint == self.fingerprint() and self.ready():
@@ -194,7 +220,7 @@ class Daemon:
         return self.ready()
 
     def fingerprint(self) -> str:
-        """Tells one command, environment and configuration from another."""
+        """Return a hash of command, environment and configuration."""
         known = hashlib.sha256(
             repr((self.argv(), sorted(self.env().items()))).encode())
         for path in self.sources():
@@ -202,50 +228,35 @@ class Daemon:
         return known.hexdigest()
 
     def stop(self) -> None:
-        """End it: ask, wait, then kill."""
-        record = self.record()
-        if record is not None:
-            _signal_group(record, signal.SIGTERM)
-            self._wait_gone(record, self.stop_timeout)
-            self.kill()
+        """Terminate it, wait, then kill it."""
+        self._end(signal.SIGTERM)
+        self.kill()
         self._pid_file.unlink(missing_ok=True)
 
     def kill(self) -> None:
-        """End it without asking."""
-        record = self.record()
-        if record is not None:
-            _signal_group(record, signal.SIGKILL)
-            self._wait_gone(record, self.stop_timeout)
+        """Kill it, with all of its process group."""
+        self._end(signal.SIGKILL)
 
-    @staticmethod
-    def _wait_gone(record: Record, timeout: float) -> None:
-        end = time.monotonic() + timeout
-        while record.alive and time.monotonic() < end:
-            _reap(record.pid)
-            time.sleep(POLL_SECONDS)
-        _reap(record.pid)
+    def _end(self, number: signal.Signals) -> None:
+        record = self.record()
+        if record is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(record.pid, number)
+        becomes(lambda: _gone(record), self.stop_timeout)
+
+
+def _gone(record: Record) -> bool:
+    """Return whether a process has ended; reap it if it is a child."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(record.pid, os.WNOHANG)
+    return not record.alive
 
 
 def _identity(user: str | None) -> dict[str, typing.Any]:
-    """What Popen is told to become a user, with all of its groups."""
+    """Return Popen's arguments that switch to a user and its groups."""
     if user is None:
         return {}
     group = pwd.getpwnam(user).pw_gid
     return {'user': user, 'group': group,
             'extra_groups': os.getgrouplist(user, group)}
-
-
-def _signal_group(record: Record, number: signal.Signals) -> None:
-    """Signal the session that the record's process leads."""
-    try:
-        os.killpg(record.pid, number)
-    except ProcessLookupError:
-        pass
-
-
-def _reap(pid: int) -> None:
-    """Let a child of ours that has ended go; others' are none of ours."""
-    try:
-        os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        pass

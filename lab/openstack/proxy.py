@@ -10,8 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
-"""A proxy in front of Glance, which does to uploads what it is told."""
+"""A proxy before Glance that slows, breaks and falsifies uploads."""
 
 import collections.abc
 import dataclasses
@@ -23,7 +22,7 @@ import socket
 import struct
 import threading
 import time
-import types
+from typing import Self
 
 from lab.openstack import settings
 
@@ -31,9 +30,9 @@ PIECE_BYTES = 64 << 10
 UPSTREAM_TIMEOUT = 300.0
 UPLOAD = re.compile(r'/v2/images/[^/]+/file$')
 IMAGE = re.compile(r'/v2/images/[0-9a-f-]+$')
-# Of the connection, and not of what is passed on.
+# Headers of a connection, which are not passed on.
 HOP = ('connection', 'content-length', 'transfer-encoding', 'keep-alive')
-# Makes a close send a reset.
+# With this, close() sends a reset.
 NO_LINGER = struct.pack('ii', 1, 0)
 
 
@@ -41,15 +40,20 @@ NO_LINGER = struct.pack('ii', 1, 0)
 class Fault:
     """What happens to an upload.
 
-    Kinds: `hold` stops it at a byte until it is released, `stall` reads no
-    more and says nothing, `cut` and `reset` end the connection, `answer`
-    reads all and answers with `status`, `refuse` answers and hangs up at a
-    byte; `slow` passes on `rate` bytes a second; `nothing` stores nothing,
-    `short` a byte less and `flip` another byte, and say that all is well;
-    `size` and `hash` are wrong in what Glance then tells of the image.
+    By `kind`, at byte `at` of the upload:
 
-    :param at: the byte
-    :param times: to how many uploads
+    * `hold`: stop until released; `stall`: stop reading for good
+    * `cut`, `reset`: end the connection; `refuse`: answer `status` and end it
+
+    and for the whole of it:
+
+    * `slow`: pass on `rate` bytes a second
+    * `answer`: read everything and answer `status`
+    * `nothing`, `short`, `flip`: store nothing, a byte less, or another byte,
+      and answer that all is well
+    * `size`, `hash`: show another size or hash of the image afterwards
+
+    :param times: the number of uploads that this happens to
     """
 
     kind: str
@@ -60,7 +64,7 @@ class Fault:
 
 
 class Proxy(http.server.ThreadingHTTPServer):
-    """Passes on what it gets; all but faults is as without it."""
+    """Passes on requests and answers, but for faults."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -75,35 +79,37 @@ class Proxy(http.server.ThreadingHTTPServer):
         self.held = threading.Event()
         self.released = threading.Event()
 
-    def __enter__(self) -> 'Proxy':
+    @property
+    def url(self) -> str:
+        return f'http://{settings.ADDRESS}:{self.server_address[1]}'
+
+    def __enter__(self) -> Self:
         threading.Thread(target=self.serve_forever, daemon=True).start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None = None,
-                 error: BaseException | None = None,
-                 trace: types.TracebackType | None = None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.clear()
         self.shutdown()
         self.server_close()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Whoever hangs up is part of the game."""
+        """Print nothing: clients that hang up are expected."""
 
     def arm(self, fault: Fault) -> None:
-        """Do this to the next uploads."""
+        """Apply a fault to the next uploads."""
         with self._lock:
             self._fault, self._left = fault, fault.times
             self.held.clear()
             self.released.clear()
 
     def clear(self) -> None:
-        """Do nothing any more; what is held goes on."""
+        """Apply no fault any more, and release what is held."""
         with self._lock:
             self._fault = None
             self.released.set()
 
     def take(self) -> Fault | None:
-        """What to do to the upload that begins."""
+        """Return the fault for an upload that begins."""
         with self._lock:
             if self._fault is None or not self._left:
                 return None
@@ -111,13 +117,13 @@ class Proxy(http.server.ThreadingHTTPServer):
             return self._fault
 
     def lie(self) -> str | None:
-        """What is to be wrong in an answer."""
+        """Return what to falsify in an answer: size, hash or nothing."""
         fault = self._fault
         return fault.kind if fault and fault.kind in ('size', 'hash') else None
 
 
 class _Gone(Exception):
-    """The connection is not to be used any more."""
+    """The connection ends here."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -125,10 +131,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server: Proxy
 
     def log_message(self, format: str, *args: object) -> None:
-        """No noise."""
+        """Print nothing."""
 
     def handle_one_request(self) -> None:
-        """One request a connection, as Glance has it here, too."""
+        """Take one request a connection, as Glance in the lab does."""
         super().handle_one_request()
         self.close_connection = True
 
@@ -181,17 +187,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _faulty(self, fault: Fault | None
                 ) -> collections.abc.Iterator[bytes]:
-        """The body, with what happens on the way."""
-        done = 0
+        """Yield the body as the fault changes it."""
+        done, began = 0, time.monotonic()
         for piece in self._body():
             before, done = done, done + len(piece)
-            if fault is not None:
-                if before <= fault.at < done:
-                    self._happen(fault)
-                if fault.kind == 'slow':
-                    time.sleep(len(piece) / fault.rate)
-                if before <= fault.at < done:
-                    piece = _spoiled(piece, fault.kind)
+            if fault is not None and fault.kind == 'slow':
+                time.sleep(max(
+                    0.0, began + done / fault.rate - time.monotonic()))
+            elif fault is not None and before <= fault.at < done:
+                self._happen(fault)
+                piece = _spoiled(piece, fault.kind)
             yield piece
 
     def _happen(self, fault: Fault) -> None:
@@ -221,7 +226,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 (name, value) for name, value in reply.getheaders()
                 if name.lower() not in HOP])
         except (OSError, http.client.HTTPException):
-            # Glance is away, or hung up: so does its proxy.
+            # Glance is away or has hung up, and so does the proxy.
             raise _Gone from None
         finally:
             upstream.close()
@@ -241,7 +246,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if chunked:
                 upstream.send(b'0\r\n\r\n')
         except (BrokenPipeError, ConnectionResetError):
-            pass        # it may have answered before it had everything
+            pass        # Glance may have answered early
         return upstream.getresponse()
 
     def _headers(self, fault: Fault | None
@@ -268,7 +273,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 def _spoiled(piece: bytes, kind: str) -> bytes:
-    """A piece of a body, as a Glance that errs would keep it."""
+    """Return what a Glance that errs would store of a piece."""
     if kind == 'short':
         return piece[:-1]
     if kind == 'flip':
@@ -277,7 +282,7 @@ def _spoiled(piece: bytes, kind: str) -> bytes:
 
 
 def _twisted(content: bytes, lie: str | None) -> bytes:
-    """What Glance tells of an image, with something else in it."""
+    """Falsify what Glance shows of an active image."""
     if lie is None:
         return content
     image = json.loads(content)

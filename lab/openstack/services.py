@@ -10,24 +10,28 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The lab's services, one class for each kind."""
+"""The services of the lab, a class for each kind."""
 
+import functools
 import pathlib
 import socket
 import urllib.error
 import urllib.request
 
 from lab.openstack import config
+from lab.openstack import kvm
 from lab.openstack import process
 from lab.openstack import settings
 from lab.openstack import unprivileged
 
-# No proxy for loopback, whatever the environment says.
+# Without a proxy for loopback, whatever the environment says.
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+KVM_NOTE = ('(/dev/kvm is closed to QEMU: libvirtd sees another node there, as'
+            ' it would probe QEMU at each call)')
 
 
 def listens(port: int) -> bool:
-    """Whether something answers on a port of loopback."""
+    """Return whether a port of loopback accepts connections."""
     try:
         socket.create_connection((settings.ADDRESS, port), 2).close()
     except OSError:
@@ -36,7 +40,7 @@ def listens(port: int) -> bool:
 
 
 class MariaDB(process.Daemon):
-    """The database server, as the user that its package made."""
+    """MariaDB, as the user that its package has made."""
 
     def __init__(self, conf: settings.Settings) -> None:
         super().__init__(conf, 'mariadb')
@@ -51,7 +55,7 @@ class MariaDB(process.Daemon):
             f'--bind-address={settings.ADDRESS}',
             f'--port={self.settings.ports.mariadb}',
             '--max-connections=1000', '--skip-log-bin',
-            # The lab may lose a second's data when the machine crashes.
+            # The lab may lose a second of data if the machine crashes.
             '--innodb-flush-log-at-trx-commit=0']
 
     def prepare(self) -> None:
@@ -66,13 +70,13 @@ class MariaDB(process.Daemon):
         return self.socket.exists() and listens(self.settings.ports.mariadb)
 
     def sql(self, statements: str) -> None:
-        """Run statements as the database's root."""
+        """Run SQL statements as root."""
         process.run(self.log, 'mariadb', '--no-defaults',
                     f'--socket={self.socket}', '-u', 'root',
                     stdin=statements)
 
     def create(self, names: list[str]) -> None:
-        """Create the account of the lab and its databases."""
+        """Create the databases, and the account that uses them."""
         account = f"'lab'@'{settings.ADDRESS}'"
         password = self.settings.password
         lines = [f"CREATE USER IF NOT EXISTS {account}"
@@ -87,7 +91,7 @@ class MariaDB(process.Daemon):
 class Epmd(process.Daemon):
     """Erlang's port mapper, for RabbitMQ.
 
-    RabbitMQ would start one itself, on all addresses, and leave it.
+    RabbitMQ would start one that listens on all addresses and outlives it.
     """
 
     def __init__(self, conf: settings.Settings) -> None:
@@ -102,7 +106,7 @@ class Epmd(process.Daemon):
 
 
 class RabbitMQ(process.Daemon):
-    """The message queue, with a node and directories of its own."""
+    """RabbitMQ, with a node name and directories of its own."""
 
     NODE = 'snapdriver-lab@localhost'
 
@@ -128,7 +132,7 @@ class RabbitMQ(process.Daemon):
             'RABBITMQ_ENABLED_PLUGINS_FILE': str(self.home / 'plugins'),
             'RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS':
                 '-kernel inet_dist_use_interface {127,0,0,1}',
-            # Makes the script become Erlang instead of waiting for it.
+            # Has the script exec Erlang instead of waiting for it.
             'RUNNING_UNDER_SYSTEMD': '1'}
 
     def prepare(self) -> None:
@@ -138,7 +142,7 @@ class RabbitMQ(process.Daemon):
             f'listeners.tcp.1 = {settings.ADDRESS}:'
             f'{self.settings.ports.rabbitmq}\n'
             f'default_user = lab\ndefault_pass = {self.settings.password}\n'
-            # The default is 50 MB: too little warning on a full disk.
+            # The default of 50 MB comes too late on a full disk.
             'disk_free_limit.absolute = 200MB\n')
 
     def ready(self) -> bool:
@@ -146,7 +150,7 @@ class RabbitMQ(process.Daemon):
 
 
 class Memcached(process.Daemon):
-    """The cache of checked tokens."""
+    """memcached, which caches validated tokens."""
 
     def __init__(self, conf: settings.Settings) -> None:
         super().__init__(conf, 'memcached')
@@ -160,7 +164,7 @@ class Memcached(process.Daemon):
 
 
 class Virtlogd(process.Daemon):
-    """libvirt's keeper of console logs."""
+    """virtlogd, which writes the console logs."""
 
     def __init__(self, conf: settings.Settings) -> None:
         super().__init__(conf, 'virtlogd')
@@ -173,31 +177,37 @@ class Virtlogd(process.Daemon):
         return pathlib.Path('/run/libvirt/virtlogd-sock').exists()
 
     def ensure(self) -> str:
-        """Use the machine's own when there is one."""
         if self.record() is None and _answers('/run/libvirt/virtlogd-sock'):
             return "the machine's own"
         return super().ensure()
 
 
 class Libvirtd(process.Daemon):
-    """libvirt; the machine's own if it runs, and then left alone."""
+    """libvirtd; the machine's own is used as it is."""
 
     def __init__(self, conf: settings.Settings) -> None:
         super().__init__(conf, 'libvirtd')
 
     def argv(self) -> list[str]:
-        return ['/usr/sbin/libvirtd', '--config', str(self._config),
-                '--pid-file', str(self.settings.state / 'libvirtd.run')]
+        words = ['/usr/sbin/libvirtd', '--config', str(self._config),
+                 '--pid-file', str(self.settings.state / 'libvirtd.run')]
+        return kvm.covered(self.settings, words) if self._is_slow else words
+
+    @functools.cached_property
+    def _is_slow(self) -> bool:
+        return kvm.is_slow()
 
     @property
     def _config(self) -> pathlib.Path:
         return self.settings.etc / 'libvirtd.conf'
 
     def prepare(self) -> None:
-        """Let a group in: the default is to ask polkit, which is not here."""
+        """Admit a group: the default asks polkit, which is not here."""
         self._config.write_text(
             'unix_sock_group = "libvirt"\nunix_sock_rw_perms = "0770"\n'
             'auth_unix_ro = "none"\nauth_unix_rw = "none"\n')
+        if self._is_slow:
+            kvm.prepare(self.settings)
 
     def ready(self) -> bool:
         try:
@@ -209,7 +219,8 @@ class Libvirtd(process.Daemon):
     def ensure(self) -> str:
         if self.record() is None and self.ready():
             return "the machine's own"
-        return super().ensure()
+        note = super().ensure()
+        return f'{note} {KVM_NOTE}'.strip() if self._is_slow else note
 
 
 def _answers(path: str) -> bool:
@@ -222,7 +233,7 @@ def _answers(path: str) -> bool:
 
 
 class WsgiService(process.Daemon):
-    """An API under uWSGI: Keystone, Glance, Placement, Neutron, Nova's."""
+    """An API service under uWSGI."""
 
     def __init__(self, conf: settings.Settings, name: str, module: str,
                  env: dict[str, str], files: tuple[str, ...],
@@ -243,16 +254,15 @@ class WsgiService(process.Daemon):
             '--processes', str(self._processes),
             '--virtualenv', str(self.settings.venv),
             '--buffer-size', '65535',
-            # Seconds that a worker gets to end. Some have threads that
-            # never do.
+            # Seconds for a worker to end: some have threads that never do.
             '--worker-reload-mercy', '3',
-            # Kept-alive connections end in resets.
+            # Connections that are kept alive end in resets.
             '--add-header', 'Connection: close',
-            # Seconds between two chunks of an upload. With the default,
-            # 4, a stream that pauses ends in an error 500.
+            # Seconds between two chunks of an upload. With the default of
+            # 4, an upload that pauses ends in an error 500.
             '--chunked-input-timeout', '120',
-            # Bytes in a chunk. glanceclient's have 1 MiB, which with its
-            # framing is over the default of 1 MiB: an error 500, too.
+            # Bytes of a chunk. glanceclient's 1 MiB and its framing exceed
+            # the default of 1 MiB: an error 500, too.
             '--chunked-input-limit', str(16 << 20)]
 
     def env(self) -> dict[str, str]:
@@ -274,7 +284,7 @@ class WsgiService(process.Daemon):
 
 
 def wsgi_services(conf: settings.Settings) -> dict[str, WsgiService]:
-    """The five APIs, by their names."""
+    """Return the five API services, by name."""
     def folder(name: str) -> str:
         return str(conf.etc / name)
 
@@ -308,9 +318,9 @@ class NovaDaemon(process.Daemon):
     """nova-conductor, nova-scheduler, nova-compute."""
 
     MARK = b'--- started by the lab ---\n'
-    #: Nova's last words of a start, at debug level: it takes calls now.
+    #: Logged at debug level once it takes calls.
     STARTED = b'Join ServiceGroup membership'
-    #: After these the process may hang on, and never be of use.
+    #: Logged when its start has failed; the process may stay.
     FAILED = b' CRITICAL nova '
 
     def __init__(self, conf: settings.Settings, name: str,
@@ -333,7 +343,7 @@ class NovaDaemon(process.Daemon):
         return [self.settings.etc / 'nova/nova.conf']
 
     def prepare(self) -> None:
-        """Mark the place, so that old words are not taken for new."""
+        """Mark where this start begins in the log."""
         with open(self.log, 'ab') as file:
             file.write(self.MARK)
 
@@ -348,15 +358,15 @@ class NovaDaemon(process.Daemon):
     def stop(self) -> None:
         """Kill it: Nova 34's graceful shutdown takes minutes.
 
-        It finishes what it does and waits for calls that the old process
-        must not take any more. The lab stops it when it is idle.
+        Meanwhile it takes calls that are for the next process. The lab stops
+        it when it is idle.
         """
         self.kill()
         super().stop()
 
 
 class NovaCompute(NovaDaemon):
-    """nova-compute with one of the drivers, in one of the two modes."""
+    """nova-compute, with a driver and a concurrency mode."""
 
     def __init__(self, conf: settings.Settings,
                  choice: config.Compute) -> None:
@@ -366,9 +376,9 @@ class NovaCompute(NovaDaemon):
             self.user = choice.user
 
     def env(self) -> dict[str, str]:
-        """Another user takes the code from a copy.
+        """Point a user other than root to a copy of the code.
 
-        It may not be allowed to enter the directory of the checkout.
+        It may not have access to the checkout.
         """
         given = {**super().env(), **self._environment}
         if self.user is None:
@@ -378,15 +388,14 @@ class NovaCompute(NovaDaemon):
 
     def prepare(self) -> None:
         super().prepare()
-        if self.user is None:
-            return
-        unprivileged.prepare(self.settings, self.user)
+        if self.user is not None:
+            unprivileged.prepare(self.settings, self.user)
 
     def sources(self) -> list[pathlib.Path]:
         return [config.compute_file(self.settings)]
 
     def fingerprint(self) -> str:
-        """Changes with the code of the driver, too."""
+        """Include the code of the driver."""
         folder = self.settings.checkout / 'nova_snapdriver'
         times = [path.stat().st_mtime_ns
                  for path in sorted(folder.rglob('*.py'))]

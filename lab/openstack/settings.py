@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Where everything of the lab is: one directory, ports and a password.
+"""The lab's directory, ports and password.
 
-The lab's services listen on loopback only, and on ports of their own, so
-that a MariaDB or a Keystone that the machine runs anyway is not disturbed.
+Services listen on loopback, on ports of their own, so that a MariaDB or a
+Keystone which the machine runs already is not disturbed.
 """
 
 import dataclasses
@@ -23,19 +23,20 @@ import secrets
 
 ADDRESS = '127.0.0.1'
 REGION = 'RegionOne'
-# The name of the one compute host, whatever the machine is called.
+# Of the one compute host, whatever the machine's name is.
 COMPUTE_HOST = 'snapdriver-lab'
 DEFAULT_ROOT = '/var/lib/nova-snapdriver-lab'
-# Says that a directory is a lab, and may be removed as one.
+# Marks a directory as a lab, which `down` may remove.
 MARKER = '.nova-snapdriver-lab'
 # A snapshot's socket, ROOT/instances/snapshots/snapdriver-01234567/nbd, has
 # 44 bytes after ROOT, MariaDB's and libvirt's have less; a unix socket's path
 # has 107 at most.
 MAX_ROOT_BYTES = 60
+NO_PROXY = dict.fromkeys(('NO_PROXY', 'no_proxy'), f'{ADDRESS},localhost')
 
 
 class LabError(Exception):
-    """Something failed; `log` names the file that tells more."""
+    """The lab failed; `log` is the file with details, if there is one."""
 
     def __init__(self, message: str,
                  log: pathlib.Path | None = None) -> None:
@@ -45,7 +46,7 @@ class LabError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Ports:
-    """TCP ports on loopback."""
+    """TCP ports of the services, on loopback."""
 
     keystone: int = 25000
     glance: int = 29292
@@ -57,15 +58,15 @@ class Ports:
     rabbitmq_distribution: int = 25673
     epmd: int = 24369
     memcached: int = 21211
-    # The next one is the monitor's, too: it speaks two protocols.
+    # The monitor also listens on the next one, for its second protocol.
     ceph: int = 26789
-    #: In front of Glance, while faults are tried.
+    #: Of the proxy before Glance, see proxy.py.
     proxy: int = 29293
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The lab's directory, the checkout it tests, and what follows."""
+    """Paths, ports and accounts of one lab."""
 
     root: pathlib.Path
     checkout: pathlib.Path
@@ -82,7 +83,7 @@ class Settings:
 
     @property
     def state(self) -> pathlib.Path:
-        """Pid files and stamps of what was done."""
+        """Pid files, and stamps of finished steps."""
         return self.root / 'state'
 
     @property
@@ -95,67 +96,69 @@ class Settings:
 
     @property
     def instances(self) -> pathlib.Path:
-        """Short: the name of a unix socket in it has at most 107 bytes."""
+        """Short, for the unix sockets in it: a path has at most 107 bytes."""
         return self.root / 'instances'
 
     @property
     def ceph_conf(self) -> pathlib.Path:
-        """Beside it is all of the cluster; there is none without it."""
+        """The cluster is in its directory; without it there is none."""
         return self.root / 'ceph/ceph.conf'
 
     @property
     def snapshots(self) -> pathlib.Path:
-        """Nova's default for [libvirt] snapshots_directory."""
+        """Nova's default of [libvirt] snapshots_directory."""
         return self.instances / 'snapshots'
 
     def bin(self, name: str) -> str:
-        """The path of a command of the virtual environment."""
+        """Return the path of a command in the virtual environment."""
         return str(self.venv / 'bin' / name)
 
     def log(self, name: str) -> pathlib.Path:
         return self.logs / f'{name}.log'
 
     def url(self, service: str) -> str:
-        """The address of a service's API, without a trailing slash."""
+        """Return the URL of a service's API, without a trailing slash."""
         path = {'keystone': '/v3', 'nova': '/v2.1'}.get(service, '')
         port = getattr(self.ports, service)
         return f'http://{ADDRESS}:{port}{path}'
 
     def database(self, name: str) -> str:
-        """SQLAlchemy's URL of one database."""
+        """Return SQLAlchemy's URL of a database."""
         return (f'mysql+pymysql://lab:{self.password}@{ADDRESS}:'
                 f'{self.ports.mariadb}/{name}?charset=utf8mb4')
 
     def transport(self) -> str:
-        """oslo.messaging's URL of the message queue."""
+        """Return oslo.messaging's URL of RabbitMQ."""
         return (f'rabbit://lab:{self.password}@{ADDRESS}:'
                 f'{self.ports.rabbitmq}/')
 
 
 def environment() -> dict[str, str]:
-    """A child's environment: no proxy for loopback, nobody else's Python."""
+    """Return the environment of child processes.
+
+    Without a proxy for loopback, and without the caller's Python settings.
+    """
     dropped = ('PYTHON', 'OS_', 'VIRTUAL_ENV')
     kept = {name: value for name, value in os.environ.items()
             if not name.startswith(dropped)}
     kept.setdefault('HOME', '/root')
-    kept['NO_PROXY'] = kept['no_proxy'] = f'{ADDRESS},localhost'
-    return kept
+    return {**kept, **NO_PROXY}
 
 
 def make_directory(path: pathlib.Path, mode: int = 0o755) -> None:
-    """Make a directory with just this mode, whatever the umask is.
+    """Make a directory with exactly this mode, whatever the umask.
 
-    libvirt's QEMU runs as a user of its own, and needs to pass.
+    QEMU runs as a user of its own and has to traverse it.
     """
     path.mkdir(parents=True, exist_ok=True)
     path.chmod(mode)
 
 
 def _claim(root: pathlib.Path) -> None:
-    """Make the lab's directory, or see that it is one.
+    """Make the lab's directory, or check that it is one.
 
-    :raises LabError: it holds something else, which `down` would remove,
-        or its path is too long
+    :raises LabError: it holds other files, which `down` would remove, or its
+        path is too long
     """
     if len(os.fsencode(root)) > MAX_ROOT_BYTES:
         raise LabError(f'{root} has more than {MAX_ROOT_BYTES} characters:'
@@ -168,7 +171,7 @@ def _claim(root: pathlib.Path) -> None:
 
 
 def _password(root: pathlib.Path) -> str:
-    """The password of all the lab's accounts, made up once."""
+    """Return the password of all accounts; generate it on first use."""
     path = root / 'password'
     if not path.exists():
         path.touch(mode=0o600)
@@ -177,8 +180,12 @@ def _password(root: pathlib.Path) -> str:
 
 
 def load() -> Settings:
-    """Make the lab's directory where it is missing, and say what is in it."""
+    """Create the lab's directories where they are missing.
+
+    :raises LabError: the directory cannot be a lab
+    """
     os.umask(0o022)
+    os.environ.update(NO_PROXY)
     root = pathlib.Path(os.environ.get('SNAPDRIVER_LAB', DEFAULT_ROOT))
     root = root.absolute()
     _claim(root)

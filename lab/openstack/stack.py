@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The whole: what `up` does, in order, and `down`."""
+"""All services together: install them, have them up, remove them."""
 
 import pathlib
 import shutil
@@ -21,6 +21,7 @@ from lab.openstack import cloud
 from lab.openstack import config
 from lab.openstack import domain
 from lab.openstack import guest
+from lab.openstack import kvm
 from lab.openstack import packages
 from lab.openstack import process
 from lab.openstack import services
@@ -30,20 +31,31 @@ from lab.openstack import unprivileged
 
 DATABASES = ['keystone', 'glance', 'placement', 'neutron', 'nova_api',
              'nova', 'nova_cell0']
+# Service: the command that manages it, its file, the command's arguments.
+SCHEMAS = {
+    'keystone': ('keystone-manage', 'keystone.conf', [
+        'db_sync',
+        'fernet_setup --keystone-user root --keystone-group root',
+        'credential_setup --keystone-user root --keystone-group root']),
+    'glance': ('glance-manage', 'glance-api.conf', ['db_sync']),
+    'placement': ('placement-manage', 'placement.conf', ['db sync']),
+    'neutron': ('neutron-db-manage', 'neutron.conf', ['upgrade heads']),
+    'nova': ('nova-manage', 'nova.conf', [
+        'api_db sync', 'cell_v2 map_cell0', 'db sync'])}
 FLAVOR = 'snapdriver'
 FLAVOR_RAM_MIB = 256
 FLAVOR_DISK_GIB = guest.DISK_BYTES >> 30
 SMALL_FLAVOR = 'snapdriver-small'
 SMALL_FLAVOR_DISK_GIB = guest.SMALL_DISK_BYTES >> 30
 IMAGE = 'snapdriver-guest'
-# What the functional tests name their domains.
+# The names of the functional tests' domains begin so.
 TEST_DOMAINS = 'snapdriver-test-'
-# What a lab takes at first, and some snapshots.
+# For a new lab, and some snapshots.
 NEEDED_BYTES = 15 << 30
 
 
 class Stack:
-    """All of the lab's services and what is in them."""
+    """The services of a lab, and what is in them."""
 
     def __init__(self, conf: settings.Settings) -> None:
         self.settings = conf
@@ -62,10 +74,13 @@ class Stack:
 
     # Up
 
-    def plan(self) -> steps.Plan:
-        """Everything from an empty machine to a cloud with a guest."""
+    def install(self) -> None:
+        """Install everything, and start what is not OpenStack's.
+
+        With the standard library alone: openstacksdk and psutil come with it.
+        """
         conf, step = self.settings, steps.Step
-        return [
+        steps.run([
             step('space on the disk', self._check_space),
             step('system packages',
                  lambda: packages.install_system(conf)),
@@ -75,10 +90,14 @@ class Stack:
              step('RabbitMQ', self._start_rabbitmq),
              step('memcached', self.memcached.ensure),
              step('libvirt', self._start_libvirt),
-             step('guest image', self.guest.build)],
-            step('configuration files', self._configure),
-            [self._schema_step(name) for name in
-             ('keystone', 'glance', 'placement', 'neutron', 'nova')],
+             step('guest image', self.guest.build)]])
+
+    def start(self) -> None:
+        """Start OpenStack, with our driver in nova-compute."""
+        conf, step = self.settings, steps.Step
+        steps.run([
+            step('configuration files', lambda: config.write_all(conf)),
+            [self._schema_step(name) for name in SCHEMAS],
             step('Keystone', self.wsgi['keystone'].ensure),
             step('accounts', lambda: self._once('accounts',
                                                 self._make_accounts)),
@@ -89,14 +108,14 @@ class Stack:
              step('nova-conductor', self.conductor.ensure),
              step('nova-scheduler', self.scheduler.ensure)],
             step('register the driver', lambda: packages.register(conf)),
-            step('KVM or emulation',
-                 lambda: self.guest.virt_type(conf)),
+            step('KVM or emulation', lambda: self.guest.virt_type(conf)),
             step('nova-compute', lambda: self.compute(config.Compute())),
-            step('images and flavor', self._make_images)]
+            step('images and flavors', self._make_images)])
 
     def up(self) -> None:
-        """Have everything up, nova-compute with our driver."""
-        steps.run(self.plan())
+        """Have everything installed and up."""
+        self.install()
+        self.start()
 
     def _check_space(self) -> str:
         if self.guest.disk.exists():
@@ -109,7 +128,7 @@ class Stack:
         return f'{free >> 30} GiB'
 
     def _once(self, name: str, action: steps.Action) -> str:
-        """Do something again only after OpenStack's releases have changed."""
+        """Do something once for each of OpenStack's releases."""
         stamp = self.settings.state / f'done-{name}'
         wanted = packages.releases()
         if stamp.exists() and stamp.read_text() == wanted:
@@ -132,74 +151,54 @@ class Stack:
         return self.libvirtd.ensure()
 
     def _start_neutron(self) -> str:
-        """Start it, and ask for something other than ports first.
+        """Start it, and list networks before anything lists ports.
 
-        Neutron 29 answers questions for ports with an error 500 until an
-        earlier query has made SQLAlchemy configure its mappers
-        ("type object 'Port' has no attribute 'port_forwardings'").
+        Neutron 29 answers requests for ports with an error 500 until another
+        query has made SQLAlchemy configure its mappers ("type object 'Port'
+        has no attribute 'port_forwardings'").
         """
         note = self.wsgi['neutron'].ensure()
-        self.cloud.call('GET', 'neutron', '/v2.0/networks')
+        self.cloud.call('GET', 'network', '/networks')
         return note
 
-    def _configure(self) -> None:
-        config.write_all(self.settings)
-
     def _schema_step(self, name: str) -> steps.Step:
-        def action() -> str:
-            return self._once(f'schema-{name}', lambda: self._schema(name))
-
-        return steps.Step(f'schema of {name}', action)
+        return steps.Step(f'schema of {name}', lambda: self._once(
+            f'schema-{name}', lambda: self._schema(name)))
 
     def _schema(self, name: str) -> None:
         """Create or upgrade a service's tables."""
-        commands = {
-            'keystone': ('keystone-manage', 'keystone.conf', [
-                'db_sync',
-                'fernet_setup --keystone-user root --keystone-group root',
-                'credential_setup --keystone-user root'
-                ' --keystone-group root']),
-            'glance': ('glance-manage', 'glance-api.conf', ['db_sync']),
-            'placement': ('placement-manage', 'placement.conf',
-                          ['db sync']),
-            'neutron': ('neutron-db-manage', 'neutron.conf',
-                        ['upgrade heads']),
-            'nova': ('nova-manage', 'nova.conf', [
-                'api_db sync', 'cell_v2 map_cell0', 'db sync'])}
-        command, file, lines = commands[name]
+        command, file, lines = SCHEMAS[name]
         if name == 'keystone':
             for keys in ('fernet', 'credential'):
                 path = self.settings.root / 'keystone' / keys
                 path.mkdir(parents=True, exist_ok=True)
         for line in lines:
-            self._manage(command, self.settings.etc / name / file, line)
+            self._manage(command, f'{name}/{file}', line)
         if name == 'nova':
             self._create_cell()
 
-    def _manage(self, command: str, file: pathlib.Path,
-                line: str) -> None:
+    def _manage(self, command: str, file: str, line: str) -> None:
         process.run(self.settings.log(command), self.settings.bin(command),
-                    '--config-file', file, *line.split())
+                    '--config-file', self.settings.etc / file, *line.split())
 
     def _create_cell(self) -> None:
-        """The cell that servers are in; Nova refuses a second one."""
-        file = self.settings.etc / 'nova/nova.conf'
+        """Create the cell of the servers; Nova refuses a second one."""
         listed = process.output(
-            self.settings.bin('nova-manage'), '--config-file', str(file),
-            'cell_v2', 'list_cells')
+            self.settings.bin('nova-manage'), '--config-file',
+            self.settings.etc / 'nova/nova.conf', 'cell_v2', 'list_cells')
         if 'cell1' not in listed:
-            self._manage('nova-manage', file,
+            self._manage('nova-manage', 'nova/nova.conf',
                          'cell_v2 create_cell --name cell1')
 
     def _make_accounts(self) -> None:
-        """The administrator, and what the services need."""
+        """Create the administrator, and what the services need."""
         url = self.settings.url('keystone')
         self._manage(
-            'keystone-manage', self.settings.etc / 'keystone/keystone.conf',
+            'keystone-manage', 'keystone/keystone.conf',
             f'bootstrap --bootstrap-password {self.settings.password}'
             f' --bootstrap-region-id {settings.REGION}'
             f' --bootstrap-internal-url {url} --bootstrap-public-url {url}')
-        accounts.Accounts(self.settings).create()
+        accounts.create(self.cloud)
 
     def compute(self, choice: config.Compute) -> str:
         """Have nova-compute up with a driver, a mode and options."""
@@ -214,11 +213,13 @@ class Stack:
         note = services.NovaCompute(conf, choice).ensure()
         process.wait_for('nova-compute', self.cloud.compute_up, 90,
                          conf.log('nova-compute'))
-        self._once('discovery', self._discover)
+        self._once('discovery', lambda: self._manage(
+            'nova-manage', 'nova/nova.conf',
+            'cell_v2 discover_hosts --by-service'))
         return note or f'{choice.driver}, {choice.mode}, {choice.user}'
 
     def images(self, choice: config.Images) -> None:
-        """Have Glance up with some stores, and a Ceph where that is one."""
+        """Have Glance up with some stores, and Ceph where that is one."""
         glance = self.wsgi['glance']
         if 'rbd' in choice.stores and not self.ceph.start():
             # It knows the cluster by its id, and this is a new one.
@@ -227,9 +228,10 @@ class Stack:
         glance.ensure()
 
     def _require_no_domains(self) -> None:
-        """Nova refuses its first start where libvirt has domains already.
+        """Remove domains that an aborted run has left.
 
-        What an aborted run of the lab or of the tests has left is removed.
+        :raises LabError: there are others: Nova refuses its first start on
+            a host with domains
         """
         self._remove_domains()
         others = domain.names()
@@ -238,10 +240,7 @@ class Stack:
                 'a new nova-compute needs a libvirt without domains, and'
                 f' there are some that are not the lab\'s: {others}')
 
-    def _discover(self) -> None:
-        """Tell Nova's cell of its one compute host."""
-        self._manage('nova-manage', self.settings.etc / 'nova/nova.conf',
-                     'cell_v2 discover_hosts --by-service')
+    # Images
 
     def _make_images(self) -> str:
         self.cloud.flavor(FLAVOR, FLAVOR_RAM_MIB, FLAVOR_DISK_GIB)
@@ -275,16 +274,16 @@ class Stack:
 
     def small_image(self, name: str, disk_format: str = 'qcow2',
                     **properties: str) -> str:
-        """A small guest's image of its own name; made where it is missing.
+        """Have an image of the small disk under a name; return its id.
 
-        :param properties: what it has besides, or instead
+        :param properties: in addition to, or instead of, the usual ones
         """
         for image in self.cloud.images(name):
             if image['status'] == 'active':
                 return str(image['id'])
         disk = self.settings.state / f'small.{disk_format}'
         process.output('qemu-img', 'convert', '-f', 'qcow2', '-O',
-                       disk_format, str(self.guest.small_disk), str(disk))
+                       disk_format, self.guest.small_disk, disk)
         try:
             return self.cloud.upload(
                 name, disk_format, disk,
@@ -293,41 +292,40 @@ class Stack:
             disk.unlink()
 
     def boot_properties(self) -> dict[str, str]:
-        """What makes Nova boot the guest, whatever is on its disk."""
+        """Return the properties with which Nova boots the guest's kernel."""
         base = self.cloud.images(self.small_image_name)[0]
         return {key: base[key] for key in (
             'kernel_id', 'ramdisk_id', 'os_command_line',
             'hw_qemu_guest_agent', 'os_type')}
 
     def guest_image(self) -> str:
-        """The id of the guest's image."""
+        """Return the id of the guest's image."""
         return str(self.cloud.images(self.image_name)[0]['id'])
 
     # Down
 
     def down(self) -> None:
-        """Stop all that the lab started, and remove its directory."""
-        plan: steps.Plan = [steps.Step('nova-compute', self._stop_compute)]
-        if any(self.settings.instances.iterdir()):
-            plan.append(steps.Step('servers', self._remove_domains))
+        """Stop what the lab has started, and remove its directory."""
+        conf, step = self.settings, steps.Step
+        compute = services.NovaCompute(conf, config.Compute())
+        plan: steps.Plan = [step('nova-compute', compute.stop)]
+        if any(conf.instances.iterdir()):
+            plan.append(step('servers', self._remove_domains))
         if self.ceph.made:
-            plan.append(steps.Step('Ceph', self.ceph.stop))
-        plan += [steps.Step(daemon.name, _stop(daemon))
+            plan.append(step('Ceph', self.ceph.stop))
+        plan += [step(daemon.name, _stop(daemon))
                  for daemon in self._daemons()]
-        plan.append(steps.Step(
-            'user', lambda: unprivileged.remove(self.settings)))
-        plan.append(steps.Step(str(self.settings.root), self._remove))
+        plan += [step('user', lambda: unprivileged.remove(conf)),
+                 step('mounts', lambda: kvm.restore(conf)),
+                 step(str(conf.root), self._remove)]
         steps.run(plan)
 
     def _daemons(self) -> list[process.Daemon]:
-        """All but nova-compute, the last started first."""
+        """Return all daemons but nova-compute, the last started first."""
         return [self.scheduler, self.conductor,
                 *reversed(self.wsgi.values()), self.libvirtd,
                 self.virtlogd, self.memcached, self.rabbitmq, self.epmd,
                 self.mariadb]
-
-    def _stop_compute(self) -> None:
-        services.NovaCompute(self.settings, config.Compute()).stop()
 
     def _remove_domains(self) -> str:
         """Remove the domains of servers and tests, and no others."""
@@ -340,7 +338,10 @@ class Stack:
         return str(len(ours))
 
     def _remove(self) -> None:
-        """Remove the directory, unless something is mounted in it."""
+        """Remove the directory.
+
+        :raises LabError: something is mounted in it
+        """
         root = str(self.settings.root)
         mounts = pathlib.Path('/proc/self/mounts').read_text().splitlines()
         inside = [line.split()[1] for line in mounts

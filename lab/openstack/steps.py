@@ -10,13 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Steps, shown with their progress and time."""
+"""Do steps, and print how long each takes."""
 
 import collections.abc
 import concurrent.futures
 import dataclasses
-import json
-import pathlib
 import threading
 import time
 
@@ -25,18 +23,18 @@ Action = collections.abc.Callable[[], str | None]
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """Something to do; the action may return a word on what it found."""
+    """A name and an action, which may return a note to print."""
 
     name: str
     action: Action
 
 
-# Steps that are done one after another, or a group done at the same time.
+# Steps one after another; those of a group run at the same time.
 Plan = list[Step | list[Step]]
 
 
-class Report:
-    """Does steps and prints a line for each."""
+class _Report:
+    """Prints a line for each step."""
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -44,7 +42,7 @@ class Report:
         self._lock = threading.Lock()
 
     def run(self, step: Step) -> None:
-        """Do one step. A failure is named after the step that failed."""
+        """Do a step; an exception gets its name as a note."""
         began = time.monotonic()
         try:
             note = step.action()
@@ -65,20 +63,10 @@ class Report:
 
 
 def run(plan: Plan) -> None:
-    """Do a plan's steps; the first failure ends it."""
+    """Do the steps of a plan, up to the first that fails."""
     groups = [item if isinstance(item, list) else [item] for item in plan]
-    report = Report(sum(len(group) for group in groups))
+    report = _Report(sum(len(group) for group in groups))
     for group in groups:
         with concurrent.futures.ThreadPoolExecutor(len(group)) as pool:
             for done in [pool.submit(report.run, step) for step in group]:
                 done.result()
-
-
-def save(target: pathlib.Path | None, **found: object) -> None:
-    """Write what was found as JSON, if a file for it was named.
-
-    :param found: dataclasses, and what JSON knows
-    """
-    if target is not None:
-        target.write_text(json.dumps(
-            found, indent=2, default=dataclasses.asdict) + '\n')

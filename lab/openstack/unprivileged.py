@@ -10,11 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""nova-compute as a user that is not root, as operators run it.
+"""Prepare an account that runs nova-compute, as operators have it.
 
-It becomes root for single calls, by oslo.privsep, whose helper it may start
-with sudo; it reaches libvirt by the group of libvirt's socket. The lab itself
-needs neither.
+nova-compute makes single calls as root by oslo.privsep, whose helper it may
+start with sudo, and connects to libvirt as a member of a group.
 """
 
 import os
@@ -28,7 +27,7 @@ from lab.openstack import settings
 
 SUDOERS = pathlib.Path('/etc/sudoers.d/nova-snapdriver-lab')
 GROUPS = 'libvirt,kvm'
-# What the commands' names in nova-compute.conf stand for.
+# privsep's contexts, of the groups of options in config.PRIVSEP.
 CONTEXTS = ('nova.privsep.sys_admin_pctxt', 'os_brick.privileged.default',
             'vif_plug_ovs.privsep.vif_plug',
             'vif_plug_linux_bridge.privsep.vif_plug')
@@ -36,26 +35,26 @@ PACKAGE = 'nova_snapdriver'
 
 
 def prepare(conf: settings.Settings, user: str) -> None:
-    """Have a user who can run nova-compute, and nothing else as root."""
+    """Have an account that can run nova-compute, and nothing as root."""
     _make_user(conf, user)
     _write_sudoers(conf, user)
     _copy_code(conf)
     known = pwd.getpwnam(user)
     for folder in (conf.nova, conf.instances):
         _give(folder, known.pw_uid, known.pw_gid)
-    # Root's own, as root takes from it what runs as root.
+    # Root owns it, as it decides what the helper runs as root.
     file = config.compute_file(conf)
     os.chown(file, 0, known.pw_gid)
     file.chmod(0o640)
 
 
 def code(conf: settings.Settings) -> pathlib.Path:
-    """What is to be in PYTHONPATH."""
+    """Return what has to be in PYTHONPATH."""
     return conf.root / 'code'
 
 
 def remove(conf: settings.Settings) -> None:
-    """Remove the user, if the lab made it, and what it is allowed to do."""
+    """Remove sudo's rules, and the account if the lab has made it."""
     SUDOERS.unlink(missing_ok=True)
     stamp = _stamp(conf)
     if stamp.exists():
@@ -71,7 +70,7 @@ def _make_user(conf: settings.Settings, user: str) -> None:
     try:
         pwd.getpwnam(user)
     except KeyError:
-        # First: an interrupted run's user has to be removed, too.
+        # First, so that `down` removes what an interrupted run has made.
         _stamp(conf).write_text(user)
         process.run(conf.log('user'), 'useradd', '--system', '--user-group',
                     '--no-create-home', '--home-dir', conf.nova,
@@ -80,9 +79,9 @@ def _make_user(conf: settings.Settings, user: str) -> None:
 
 
 def _write_sudoers(conf: settings.Settings, user: str) -> None:
-    """Allow the helper, with our configuration and Nova's contexts.
+    """Allow the helper, with the lab's configuration and Nova's contexts.
 
-    A file that sudo does not understand would end all use of sudo.
+    Checked first: sudo refuses everything if it cannot parse a file.
     """
     lines = [f'Defaults:{user} !requiretty']
     lines += [f'{user} ALL=(root) NOPASSWD: {config.privsep_helper(conf)}'
@@ -102,7 +101,7 @@ def _copy_code(conf: settings.Settings) -> None:
 
 
 def _give(folder: pathlib.Path, uid: int, gid: int) -> None:
-    """Give away what a nova-compute as root has made; QEMU keeps its own."""
+    """Change the owner of what is root's; QEMU's files stay its own."""
     for parent, names, files in os.walk(folder):
         for path in (parent, *(os.path.join(parent, name)
                                for name in (*names, *files))):

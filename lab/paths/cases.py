@@ -20,16 +20,16 @@ from lab.openstack import config
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One row to be."""
+    """A row to be, and what its image has to say."""
 
     path: str
     disk: str
     state: str
     consistency: str | None
-    #: Besides those that the disk needs.
-    options: disks.Options = ()
+    #: In addition to those of the disk.
+    options: config.Options = ()
     note: str = ''
-    #: nova-compute's.
+    #: The account that nova-compute runs as.
     user: str = config.ROOT
 
     @property
@@ -51,11 +51,11 @@ class Case:
     def image_format(self) -> str:
         given = [value for _, key, value in self.options
                  if key == 'snapshot_image_format']
-        return given[0] if given else disks.FORMATS.get(self.disk, 'raw')
+        return given[0] if given else disks.disk_format(self.disk)
 
 
 def cases() -> list[Case]:
-    """All rows, those with the same options next to each other."""
+    """Return all rows, those with the same options in sequence."""
     found = []
     for disk in [disk for disk in disks.DISKS if disk not in disks.IMAGES]:
         found += [Case('live', disk, 'running', 'filesystem'),
@@ -63,20 +63,22 @@ def cases() -> list[Case]:
                   Case('cold', disk, 'suspended', 'offline'),
                   Case('cold', disk, 'stopped', 'offline')]
         if disk in ('overlay', 'raw'):
-            found += [Case('mirror', disk, 'running', 'filesystem',
-                           disks.MIRROR),
-                      Case('mirror', disk, 'paused', 'crash', disks.MIRROR)]
-        found += [Case('cold', disk, 'running', 'filesystem', disks.SUSPEND),
-                  Case('cold', disk, 'paused', 'crash', disks.SUSPEND)]
+            found += _running('mirror', disk, disks.MIRROR)
+        found += _running('cold', disk, disks.SUSPEND)
     found += [Case('stock', 'overlay', state, None, disks.VMDK, 'vmdk')
               for state in ('running', 'stopped')]
     # Ceph in the end: a Glance without that store cannot delete its images.
     return [*found, *compressed_cases(), *unprivileged_cases(), *ceph_cases()]
 
 
+def _running(path: str, disk: str, options: config.Options) -> list[Case]:
+    return [Case(path, disk, 'running', 'filesystem', options),
+            Case(path, disk, 'paused', 'crash', options)]
+
+
 def compressed_cases() -> list[Case]:
-    """Compressed images, by each path and from each kind of disk."""
-    raw = disks.QCOW2 + disks.ZLIB
+    """Return rows with compressed images, by path and by kind of disk."""
+    zlib = disks.QCOW2 + disks.ZLIB
     return [
         Case('live', 'overlay', 'running', 'filesystem', disks.ZSTD, 'zstd'),
         Case('cold', 'overlay', 'stopped', 'offline', disks.ZSTD, 'zstd'),
@@ -84,13 +86,16 @@ def compressed_cases() -> list[Case]:
              disks.MIRROR + disks.ZSTD, 'zstd'),
         Case('cold', 'overlay', 'running', 'filesystem',
              disks.SUSPEND + disks.ZLIB, 'zlib'),
-        Case('live', 'raw', 'running', 'filesystem', raw, 'zlib'),
-        Case('live', 'block', 'running', 'filesystem', raw, 'zlib'),
-        Case('cold', 'block', 'stopped', 'offline', raw, 'zlib')]
+        Case('live', 'raw', 'running', 'filesystem', zlib, 'zlib'),
+        Case('live', 'block', 'running', 'filesystem', zlib, 'zlib'),
+        Case('cold', 'block', 'stopped', 'offline', zlib, 'zlib')]
 
 
 def unprivileged_cases() -> list[Case]:
-    """nova-compute is not root: each way that has to become it."""
+    """Return rows with a nova-compute that is not root.
+
+    In each of them it makes other calls as root.
+    """
     found = [Case('live', 'overlay', 'running', 'filesystem'),
              Case('live', 'overlay', 'paused', 'crash'),
              Case('cold', 'overlay', 'stopped', 'offline'),
@@ -101,7 +106,7 @@ def unprivileged_cases() -> list[Case]:
 
 
 def ceph_cases() -> list[Case]:
-    """Disks on RBD, with Glance there, too, and elsewhere."""
+    """Return rows with disks on RBD, and Glance there, too, or elsewhere."""
     consistency = {'running': 'filesystem', 'paused': 'crash',
                    'stopped': 'offline'}
     return [

@@ -44,7 +44,7 @@ def server(lab):
     remove(lab)
     made = demo.boot(lab, NAME, lab.guest_image())
     console = measure.Console(made.console)
-    console.wait(measure.BEAT, demo.BOOT_TIMEOUT)
+    console.wait(measure.BEAT, measure.BOOT_TIMEOUT)
     yield made
     remove(lab)
 

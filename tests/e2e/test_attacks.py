@@ -13,7 +13,7 @@
 
 import pytest
 
-from lab.attacks import command
+from lab.attacks import attacks
 
 SEED = 20150706
 
@@ -21,13 +21,13 @@ SEED = 20150706
 @pytest.fixture(scope='module')
 def rows(lab):
     """All of them in one go: what has the same server is together."""
-    wanted = [attack for attack in command.attacks()
-              if attack.name in command.QUICK]
-    made = command.Attacks(lab, SEED)
+    wanted = [attack for attack in attacks.attacks()
+              if attack.name in attacks.QUICK]
+    made = attacks.Attacks(lab, SEED)
     made.run(wanted)
     return {row.name: row for row in made.rows}
 
 
-@pytest.mark.parametrize('name', command.QUICK)
+@pytest.mark.parametrize('name', attacks.QUICK)
 def test_attack(rows, name):
     assert rows[name].problems == []

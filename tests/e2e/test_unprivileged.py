@@ -22,7 +22,7 @@ from lab.openstack import config
 from lab.openstack import process
 from lab.openstack import services
 from lab.paths import cases
-from lab.paths import table
+from lab.paths import paths
 
 NOVA = config.Compute(user='nova')
 CASES = cases.unprivileged_cases()
@@ -34,9 +34,9 @@ UPLOAD_TIMEOUT = 60
 @pytest.fixture(scope='module')
 def rows(lab):
     """A snapshot in each way, with all that has to hold checked."""
-    paths = table.Paths(lab)
-    paths.run([*CASES, BACK])
-    return {row.name: row for row in paths.rows}
+    made = paths.Paths(lab)
+    made.run([*CASES, BACK])
+    return {row.name: row for row in made.rows}
 
 
 @pytest.mark.parametrize('name', [case.name for case in [*CASES, BACK]])

@@ -11,23 +11,41 @@
 # under the License.
 
 import os
+import subprocess
 import sys
 
 import pytest
 
 from lab.bench import usage
+from lab.observe import processes
+from lab.openstack import process
 from lab.openstack import settings
 
 
-def test_a_process_by_its_line():
-    text = '42 (a) b) S 7 42 41 0 -1 0 0 0 0 0 100 50 200 25 20 0 1 0 999 0'
-    assert usage.parse(42, text) == usage.Process(
-        42, 7, 41, 999, 375 / usage.TICKS)
-
-
 def test_this_process_is_among_them():
-    assert os.getpid() in {one.pid for one in usage.processes()}
-    assert usage.memory_peak(os.getpid()) > 1 << 20
+    assert os.getpid() in {one.pid for one in processes.every()}
+    assert processes.memory_peak(os.getpid()) > 1 << 20
+
+
+def test_bytes_read_from_the_page_cache_count(tmp_path):
+    (tmp_path / 'file').write_bytes(bytes(1 << 20))
+    [one] = [one for one in processes.every() if one.pid == os.getpid()]
+    before = usage.bytes_read(one)
+    (tmp_path / 'file').read_bytes()
+    assert usage.bytes_read(one) >= before + (1 << 20)
+
+
+def test_a_process_by_its_command_line():
+    words = 'import time; time.sleep(60)'
+    child = subprocess.Popen([sys.executable, '-c', words])
+    try:
+        process.wait_for('the process', lambda: child.pid in [
+            one.pid for one in processes.matching(words)], 10)
+    finally:
+        child.kill()
+        child.wait()
+    assert child.pid not in [one.pid for one in processes.matching(words)]
+    assert processes.memory_peak(child.pid) == 0
 
 
 def test_cpu_between_two_moments():

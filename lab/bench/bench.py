@@ -10,13 +10,13 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Runs the benchmark: disk by disk, round by round, contender by contender."""
+"""Measure what each way to take a snapshot costs."""
 
 import argparse
 import collections.abc
 import dataclasses
 import functools
-import json
+import importlib.metadata
 import os
 import pathlib
 import platform
@@ -30,8 +30,8 @@ from lab.bench import plot
 from lab.bench import scaling
 from lab.bench import table
 from lab.bench import usage
+from lab import command
 from lab.observe import measure
-from lab.openstack import cloud
 from lab.openstack import config
 from lab.openstack import process
 from lab.openstack import settings
@@ -39,32 +39,32 @@ from lab.openstack import stack
 from lab.openstack import steps
 
 RUNS = 5
-BOOT_TIMEOUT = 180.0
 IDLE_SECONDS = 15.0
 COPY_TIMEOUT = 600.0
-# How Nova makes a root disk in a file of its own, of one format or the other.
+# Root disks in files without a backing file, of either format.
 FLAT = ('libvirt', 'images_type', 'flat')
 DISK_OPTIONS = {
     'raw': (FLAT,),
     'qcow2': (FLAT, ('DEFAULT', 'force_raw_images', 'false'))}
-# Of the largest disk: its template, the server's copy and the finished
-# image, an image in Glance, and what Nova's own stages, twice.
+# Of the largest disk: its template, the server's copy, the finished image,
+# the image in Glance, and what Nova's own driver stages, twice.
 COPIES = 6
 
 
 class Bench:
-    """One benchmark, and what it found."""
+    """A benchmark and its results.
+
+    Disk by disk, round by round, contender by contender.
+
+    :param words: take only what has one of them in its name; all for none
+    :param grows_to: MiB of data, at most, for how the time grows; 0 to leave
+        that out
+    """
 
     def __init__(self, lab: stack.Stack,
                  chosen: collections.abc.Sequence[disks.Disk], runs: int,
                  words: collections.abc.Sequence[str],
                  grows_to: int = 0) -> None:
-        """Have it ready to run.
-
-        :param words: only what has one of them in its name; all for none
-        :param grows_to: the most data, in MiB, for how the time grows; 0 to
-            leave that out
-        """
         self.lab = lab
         self.api = lab.cloud
         self.folder = lab.settings.root / 'bench'
@@ -85,7 +85,7 @@ class Bench:
         return self._subject
 
     def wanted(self, disk: disks.Disk) -> list[str]:
-        """The contenders for a disk, in the order in which they run."""
+        """Return the contenders for a disk, in the order of their runs."""
         return [name for name in contenders.CONTENDERS
                 if name in disk.contenders and (not self.words or any(
                     word in f'{name} {disk.name}' for word in self.words))]
@@ -118,14 +118,14 @@ class Bench:
             plan += [step(f'{disk.name}: {name} {number}',
                           functools.partial(self._take, name, number))
                      for name in order]
-            # Back and forth: nova-compute starts less often, and what drifts
-            # does so for everyone.
+            # Back and forth: nova-compute starts less often, and a drift is
+            # the same for all.
             order = order[::-1]
         plan.append(step(f'{disk.name}: removed', self._clean))
         return plan
 
     def run(self) -> None:
-        """Do it; nova-compute has its usual options in the end."""
+        """Do it; restore nova-compute's options."""
         self._check_space()
         self._clean()
         try:
@@ -145,11 +145,8 @@ class Bench:
                 f' {needed >> 30}')
 
     def _clean(self) -> None:
-        """Remove what a disk would fill up with."""
-        for one in cloud.named(self.api.servers(), contenders.NAME):
-            self.api.delete_server(one['id'])
-        for image in contenders.images(self.api):
-            self.api.delete_image(image['id'])
+        """Remove servers, images and files."""
+        self.api.clean(contenders.NAME, contenders.NAME)
         shutil.rmtree(self.folder, ignore_errors=True)
         settings.make_directory(self.folder)
 
@@ -159,11 +156,11 @@ class Bench:
     # Steps
 
     def _boot(self, disk: disks.Disk) -> None:
-        """A server whose disk is replaced by the one that is wanted."""
+        """Boot a server, and replace its disk by this one."""
         template = disks.build(disk, self.lab.settings, self.folder,
                                self.lab.guest.small_disk)
         server = self._boot_copy(1, disk, template)
-        self._compute = None            # another one, by that
+        self._compute = None            # the boot has started another
         self._spare = self._paused(disk.disk_format)
         self._subject = contenders.Subject(
             self.lab, disk.name, disk.disk_format, server, template,
@@ -171,8 +168,8 @@ class Bench:
 
     def _boot_copy(self, number: int, disk: disks.Disk,
                    template: pathlib.Path) -> measure.Server:
-        """A server that writes, with a copy of a file for its disk."""
-        # As for the first contender, so that it need not start again.
+        """Boot a server that writes, with a copy of a file as its disk."""
+        # The first contender's, so that it need not start again.
         plain = contenders.CONTENDERS['plain'].compute or config.Compute()
         self.lab.compute(with_disks(plain, disk.disk_format))
         server = self._server(disk.disk_format, number)
@@ -180,41 +177,35 @@ class Bench:
         return server
 
     def _server(self, disk_format: str, number: int) -> measure.Server:
-        """A small server, on a disk in a file of its own.
-
-        It need not have booted: its disk is replaced anyway.
-        """
+        """Create a small server; its disk will be replaced."""
         # Nova caches an image as the options said when it came first.
         image = self.lab.small_image(
             f'{stack.IMAGE}-bench-{disk_format}-{self.lab.guest.version()}')
-        made = self.api.new_server(f'{contenders.NAME}-{number}', image,
-                                   stack.SMALL_FLAVOR)
-        self.api.wait_server(made)
-        return measure.server(self.api, made)
+        return measure.boot(self.api, f'{contenders.NAME}-{number}', image,
+                            stack.SMALL_FLAVOR)
 
     def _paused(self, disk_format: str) -> str:
-        """A server that takes no CPU; its id."""
+        """Create a server that uses no CPU; return its id."""
         spare = self._server(disk_format, 0)
-        self.api.action(spare.id, 'pause')
-        self.api.wait_server(spare.id, 'PAUSED')
+        self.api.change(spare.id, 'pause', 'PAUSED')
         return spare.id
 
     def _have(self, choice: config.Compute) -> None:
         """Have a nova-compute that has taken a snapshot already.
 
-        Its first one takes a second longer, whoever's driver it has: modules
-        are imported, tokens and schemas are fetched.
+        The first one takes a second longer, with any driver: it imports
+        modules, and fetches tokens and schemas.
         """
         if choice == self._compute:
             return
         self.lab.compute(choice)
-        image = self.api.action(self._spare, 'createImage',
-                                name=f'{contenders.NAME}-first')
-        self.api.delete_image(self.api.wait_image(image['image_id'])['id'])
+        image = self.api.create_image(self._spare,
+                                      f'{contenders.NAME}-first')
+        self.api.delete_image(self.api.wait_image(image)['id'])
         self._compute = choice
 
     def _idle(self) -> str:
-        """What the guest does when nothing is done to it."""
+        """Measure the guest while nothing happens to it."""
         server = self.subject.server
         began = time.time()
         with self.subject.monitor() as used:
@@ -227,7 +218,7 @@ class Bench:
         return f'(longest gap {max(gaps):.2f} s)'
 
     def _take(self, name: str, number: int) -> str:
-        """One run. One that fails is a row, too, and the others go on."""
+        """Take one run; if it fails, that is a row, too."""
         contender = contenders.CONTENDERS[name]
         row = figures.Row(self.subject.disk, name, number)
         missing = contender.missing(self.lab)
@@ -245,7 +236,7 @@ class Bench:
         self.rows.append(row)
         return row.problem or f'({row.seconds:.2f} s)'
 
-    # What it found
+    # Results
 
     def found(self) -> dict[str, object]:
         return {'machine': self.machine, 'ratios': figures.ratios(self.rows),
@@ -256,37 +247,33 @@ class Bench:
 
 
 def with_disks(choice: config.Compute, disk_format: str) -> config.Compute:
-    """A nova-compute that makes root disks in files of this format, too."""
+    """Add the options that make root disks in files of a format."""
     return dataclasses.replace(
         choice, options=choice.options + DISK_OPTIONS[disk_format])
 
 
 def replace_disk(server: measure.Server, source: pathlib.Path) -> None:
-    """Start a server again with a copy of a file for its disk.
+    """Restart a server with a copy of a file as its disk.
 
-    Quickly: Nova looks at a domain that stopped only seconds later.
+    Quickly: Nova looks at a domain some seconds after it has stopped.
     """
     new = server.folder / 'disk.new'
-    process.output('cp', '--sparse=always', str(source), str(new),
+    process.output('cp', '--sparse=always', source, new,
                    timeout=COPY_TIMEOUT)
     server.domain.stop()
     os.replace(new, server.disk)
-    # Of its first life nothing more comes.
+    # Read past what it printed before.
     console = measure.Console(server.console, from_end=True)
     console.lines()
     server.domain.start()
-    console.wait(measure.BEAT, BOOT_TIMEOUT)
+    console.wait(measure.BEAT, measure.BOOT_TIMEOUT)
 
 
 def machine(lab: stack.Stack) -> dict[str, object]:
-    """What the figures were taken on."""
+    """Describe what the figures were taken on."""
     memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
     file_system = process.output(
-        'df', '--output=fstype', str(lab.settings.root)).split()[-1]
-    versions = json.loads(process.output(
-        lab.settings.bin('pip'), 'list', '--format=json',
-        '--disable-pip-version-check'))
-    known = {one['name'].lower(): one['version'] for one in versions}
+        'df', '--output=fstype', lab.settings.root).split()[-1]
     return {
         'cpu': cpu_model(), 'cores': os.cpu_count(),
         'memory_gib': round(memory / (1 << 30)),
@@ -295,8 +282,9 @@ def machine(lab: stack.Stack) -> dict[str, object]:
         'file_system': file_system, 'python': platform.python_version(),
         'qemu': process.output('qemu-img', '--version').split()[2],
         'libvirt': process.output('libvirtd', '--version').split()[-1],
-        'nova': known.get('nova'), 'glance': known.get('glance'),
-        # Of others: these figures are as noisy as the machine is busy.
+        'nova': importlib.metadata.version('nova'),
+        'glance': importlib.metadata.version('glance'),
+        # By other programs, which make the figures noisy.
         'load_before': os.getloadavg()[0]}
 
 
@@ -314,16 +302,14 @@ def _system() -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `lab/run bench`."""
-    for name, what in (('json', 'the figures'), ('plot', 'an SVG'),
-                       ('rst', 'the tables, for the documentation')):
-        parser.add_argument(f'--{name}', metavar='FILE', type=pathlib.Path,
-                            help=f'write {what} there')
+    command.add_json(parser)
+    command.add_only(parser)
+    parser.add_argument('--plot', metavar='FILE', type=command.path,
+                        help='draw an SVG to FILE')
+    parser.add_argument('--rst', metavar='FILE', type=command.path,
+                        help='write tables for the documentation to FILE')
     parser.add_argument('--runs', type=int, default=RUNS, metavar='N',
-                        help='of each contender (%(default)s)')
-    parser.add_argument('--only', metavar='WORDS', action='append',
-                        default=[], help='what has this in the names of'
-                        ' contender and disk, as in "zstd tree"')
+                        help='runs of each contender (default: %(default)s)')
     size = parser.add_mutually_exclusive_group()
     size.add_argument('--quick', action='store_true',
                       help='one small disk, once: about a minute')
@@ -334,45 +320,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='servers at once, data, virtual size, too')
 
 
-def _chosen(
-        arguments: argparse.Namespace) -> collections.abc.Sequence[disks.Disk]:
-    if arguments.quick:
+def _chosen(args: argparse.Namespace
+            ) -> collections.abc.Sequence[disks.Disk]:
+    if args.quick:
         return disks.QUICK
-    chosen = disks.FULL if arguments.full else disks.DEFAULT
-    return [dataclasses.replace(disk, mib=arguments.mib or disk.mib)
+    chosen = disks.FULL if args.full else disks.DEFAULT
+    return [dataclasses.replace(disk, mib=args.mib or disk.mib)
             for disk in chosen]
 
 
-def run(lab: stack.Stack, arguments: argparse.Namespace,
-        place: collections.abc.Callable[[pathlib.Path | None],
-                                        pathlib.Path | None]) -> int:
-    """Run it on a lab that is up; returns the exit status.
-
-    :param place: gives the path of a file that was named by the caller
-    """
-    runs = 1 if arguments.quick else arguments.runs
-    grows_to = arguments.mib or max(scaling.DATA_MIB)
-    bench = Bench(lab, _chosen(arguments), runs, arguments.only,
-                  grows_to if arguments.scaling else 0)
+def run(lab: stack.Stack, args: argparse.Namespace) -> int:
+    runs = 1 if args.quick else args.runs
+    grows_to = args.mib or max(scaling.DATA_MIB)
+    bench = Bench(lab, _chosen(args), runs, args.only,
+                  grows_to if args.scaling else 0)
     try:
         bench.run()
     finally:
-        # What there is, also after a failure: it has taken long.
-        show(bench, place(arguments.json), place(arguments.plot),
-             place(arguments.rst))
+        # After a failure, too: it takes its time.
+        _show(bench, args)
     return int(any(row.problem for row in bench.rows))
 
 
-def show(bench: Bench, json_file: pathlib.Path | None,
-         plot_file: pathlib.Path | None,
-         rst_file: pathlib.Path | None) -> None:
-    """Print what was found, and write it to the files that are named."""
+def _show(bench: Bench, args: argparse.Namespace) -> None:
+    """Print the results, and write them to the files that are named."""
     points = bench.scaling.points
     print(table.text(bench.rows, points))
     for name, ratio in figures.ratios(bench.rows).items():
         print(f'{name:28}{"-" if ratio is None else ratio:>14}')
-    steps.save(json_file, **bench.found())
-    if plot_file is not None:
-        plot_file.write_text(plot.svg(bench.rows, points))
-    if rst_file is not None and bench.machine:
-        rst_file.write_text(table.rst(bench.rows, bench.machine, points))
+    command.save(args.json, **bench.found())
+    if args.plot is not None:
+        args.plot.write_text(plot.svg(bench.rows, points))
+    if args.rst is not None and bench.machine:
+        args.rst.write_text(table.rst(bench.rows, bench.machine, points))

@@ -9,28 +9,28 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Attacks on snapshots, each for real: what has to hold, row by row."""
 
+"""Attack as a hostile guest, local user or user of the cloud, one row each."""
+
+import argparse
 import collections.abc
 import dataclasses
 import pathlib
 import random
-import time
 
 from lab.attacks import bystander
 from lab.attacks import hostile
 from lab.attacks import liar
 from lab.attacks import streamattack
 from lab.attacks import victim
+from lab import command
 from lab.observe import disks
 from lab.openstack import config
 from lab.openstack import services
 from lab.openstack import settings
 from lab.openstack import stack
-from lab.openstack import steps
 
-Options = tuple[tuple[str, str, str], ...]
-# In CI: one of each kind.
+# One of each kind, for the end-to-end tests.
 QUICK = ('live raw running: qcow2 with a backing file',
          'live raw running: VMDK that names a file',
          'cold raw stopped: qcow2 with a data file',
@@ -41,12 +41,12 @@ QUICK = ('live raw running: qcow2 with a backing file',
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """A path, on a kind of disk, in a state; and what gets there."""
+    """A path, on a kind of disk, in a state."""
 
     path: str
     disk: str
     state: str
-    options: Options = ()
+    options: config.Options = ()
 
     @property
     def name(self) -> str:
@@ -68,23 +68,19 @@ OTHERS = [*_ways('overlay'), *_ways('qcow2')[:2], *_ways('block')[:2]]
 
 
 @dataclasses.dataclass
-class Row:
-    """An attack, and whether all that has to hold did."""
+class Row(command.Row):
+    """The result of one attack."""
 
-    name: str
-    seed: int
-    ok: bool = False
+    seed: int = 0
     advisory: str = ''
     #: `equal`: the image is the disk; `refused`: by Glance or the driver.
     outcome: str = ''
-    seconds: float | None = None
     peak_bytes: int | None = None
-    problems: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
 class Attack:
-    """A row to be; `way` is none for what needs no server."""
+    """A row to be; without a way, it needs no server."""
 
     name: str
     way: Way | None
@@ -93,84 +89,74 @@ class Attack:
 
 
 class Attacks:
-    """Makes them, those with the same options next to each other."""
+    """Attacks a server for each kind of disk."""
 
     def __init__(self, lab: stack.Stack, seed: int,
                  target: pathlib.Path | None = None) -> None:
-        self.lab, self.seed, self._target = lab, seed, target
+        self.lab, self.seed = lab, seed
         self.chance = random.Random(seed)
         self.folder = lab.settings.root / 'attacks'
         settings.make_directory(self.folder)
         self.canary = hostile.Canary(self.folder, self.chance)
         self.headers = {header.name: header for header in
                         hostile.make(self.canary, self.folder)}
-        self.rows: list[Row] = []
+        self.table = command.Table(line, target)
         self._victims: dict[str, victim.Victim] = {}
         self._compute: config.Compute | None = None
 
+    @property
+    def rows(self) -> list[Row]:
+        return self.table.rows
+
     def run(self, wanted: list[Attack]) -> None:
-        """Do it; nova-compute has its usual options in the end."""
-        # First: another option would change nova-compute under its servers.
-        victim.clean(self.lab)
+        """Attack; restore nova-compute's options and umask."""
+        # First, as other options would disturb servers of a former run.
+        self.lab.cloud.clean(victim.NAME, victim.NAME)
         try:
             for attack in wanted:
                 self._row(attack)
         finally:
-            self._remove()
+            while self._victims:
+                self._victims.popitem()[1].remove()
             if self._compute is not None:
-                # For its umask.
-                services.NovaCompute(self.lab.settings,
-                                     self._compute).stop()
+                self._stop_compute(self._compute)
                 self.lab.compute(config.Compute())
 
-    def _remove(self) -> None:
-        while self._victims:
-            self._victims.popitem()[1].remove()
+    def _stop_compute(self, choice: config.Compute) -> None:
+        """Stop nova-compute, so that it starts with this process's umask."""
+        services.NovaCompute(self.lab.settings, choice).stop()
 
     def _row(self, attack: Attack) -> None:
-        row = Row(attack.name, self.seed, advisory=attack.advisory)
+        row = Row(attack.name, seed=self.seed, advisory=attack.advisory)
         try:
             if attack.way is not None:
                 self._use(attack.way)
             attack.action(self, row)
         except (settings.LabError, OSError, ValueError) as error:
             row.problems.append(str(error))
-            # What it left of the server is no start for the next row.
-            self._forget(attack)
-        row.ok = not row.problems
-        self.rows.append(row)
-        # A run takes a while: have those up to now.
-        steps.save(self._target, rows=self.rows)
-        print(line(row), flush=True)
-        for problem in row.problems:
-            print(f'    {problem}', flush=True)
-
-    def _forget(self, attack: Attack) -> None:
-        if attack.way is None:
-            return
-        known = self._victims.pop(attack.way.disk, None)
-        if known is not None:
-            known.remove()
+            # The next row needs a server in a known state.
+            if attack.way is not None and attack.way.disk in self._victims:
+                self._victims.pop(attack.way.disk).remove()
+        self.table.add(row)
 
     def _use(self, way: Way) -> None:
         if self._compute != way.compute:
             with bystander.umask_zero():
                 if self._compute is None:
-                    services.NovaCompute(self.lab.settings,
-                                         way.compute).stop()
+                    self._stop_compute(way.compute)
                 self.lab.compute(way.compute)
             self._compute = way.compute
         self.target(way).enter(way.state)
 
     def target(self, way: Way) -> victim.Victim:
-        """The server with that kind of disk."""
+        """Return the server with that kind of disk."""
         if way.disk not in self._victims:
             self._victims[way.disk] = victim.Victim(
                 self.lab, self.folder, way.disk)
         return self._victims[way.disk]
 
     def injected(self, way: Way) -> victim.Victim:
-        """One whose names are attacks."""
+        """Return a server whose names are attacks."""
         key = f'{way.disk} injected'
         if key not in self._victims:
             self._victims[key] = bystander.injected_victim(
@@ -178,11 +164,11 @@ class Attacks:
         return self._victims[key]
 
 
-# The advisories
+# The guest
 
 
 def disguised(way: Way, header_name: str) -> Attack:
-    """The guest has written the header to its disk."""
+    """The guest has written a header to its disk."""
     def action(attacks: Attacks, row: Row) -> None:
         header = attacks.headers[header_name]
         _require_sharp(attacks, header)
@@ -203,7 +189,7 @@ def disguised(way: Way, header_name: str) -> Attack:
 
 
 def _require_sharp(attacks: Attacks, header: hostile.Header) -> None:
-    """See that whoever believes the header does get the canary."""
+    """Check that what believes the header does read the canary."""
     if header.name not in hostile.LEAKING:
         return
     if attacks.canary.secret not in hostile.believed(header, attacks.folder):
@@ -212,7 +198,7 @@ def _require_sharp(attacks: Attacks, header: hostile.Header) -> None:
 
 def _judge(attacks: Attacks, row: Row, outcome: victim.Outcome,
            disk: bytes) -> None:
-    """An image that is the disk, or a clear refusal and no image."""
+    """Accept an image that is the disk, or a clear refusal."""
     row.seconds = outcome.seconds
     secret = attacks.canary.secret
     if secret in outcome.content or secret in outcome.stored:
@@ -229,7 +215,7 @@ def _judge(attacks: Attacks, row: Row, outcome: victim.Outcome,
 
 
 def named_by_nova(way: Way) -> Attack:
-    """Somebody made the qcow2 disk itself name a file of the host."""
+    """The qcow2 disk itself names a file of the host."""
     def action(attacks: Attacks, row: Row) -> None:
         target = attacks.target(way)
         disk = target.server.disk
@@ -257,10 +243,10 @@ def named_by_nova(way: Way) -> Attack:
 
 
 def looked_at(way: Way) -> Attack:
-    """Another user tries all that a running snapshot has on the host."""
+    """Another user tries everything that a snapshot has on the host."""
     def action(attacks: Attacks, row: Row) -> None:
         target = attacks.target(way)
-        target.write([])                # a header, and it may be refused
+        target.write([])                # Glance may refuse a header
         with bystander.Held(target) as held:
             row.problems += bystander.intrude(held)
         row.problems += target.harmed(way.state)
@@ -270,7 +256,7 @@ def looked_at(way: Way) -> Attack:
 
 
 def planted(way: Way) -> Attack:
-    """Another user has made the snapshots directory, or a link to one."""
+    """Another user has made the scratch directory, or a link to one."""
     def action(attacks: Attacks, row: Row) -> None:
         with bystander.umask_zero():
             row.problems += bystander.plant(
@@ -282,10 +268,10 @@ def planted(way: Way) -> Attack:
 
 
 def children(way: Way) -> Attack:
-    """Limits and environments of all children, and secrets anywhere."""
+    """Check limits and environments of children; look for secrets."""
     def action(attacks: Attacks, row: Row) -> None:
         target = attacks.target(way)
-        target.write([])                # a header, and it may be refused
+        target.write([])                # Glance may refuse a header
         row.problems += bystander.inspect(target, way.path)
         row.problems += target.harmed(way.state)
 
@@ -294,7 +280,7 @@ def children(way: Way) -> Attack:
 
 
 def injected(way: Way) -> Attack:
-    """Names and properties that want to be a command, XML or a header."""
+    """Names and properties try to be a command, XML or a header."""
     def action(attacks: Attacks, row: Row) -> None:
         row.problems += bystander.inject(attacks.injected(way), way.state)
 
@@ -305,10 +291,9 @@ def injected(way: Way) -> Attack:
 
 
 def lied_to(name: str, lie: liar.Lie) -> Attack:
+    """An NBD server lies to the stream process."""
     def action(attacks: Attacks, row: Row) -> None:
-        found = streamattack.attempt(lie, attacks.folder,
-                                     attacks.lab.settings.bin('python'))
-        row.seconds, row.peak_bytes = found.seconds, found.peak_bytes
+        found = _stream(attacks, row, lie, streamattack.PATIENCE_SECONDS)
         row.outcome = 'refused' if found.status else 'image'
         row.problems += found.problems()
 
@@ -316,20 +301,26 @@ def lied_to(name: str, lie: liar.Lie) -> Attack:
 
 
 def fragmented() -> Attack:
-    """A map of a million extents of 4 KiB."""
+    """A map has a million extents of 4 KiB."""
     def action(attacks: Attacks, row: Row) -> None:
-        found = streamattack.attempt(
-            streamattack.MILLION, attacks.folder,
-            attacks.lab.settings.bin('python'), patience=60)
-        row.seconds, row.peak_bytes = found.seconds, found.peak_bytes
+        found = _stream(attacks, row, streamattack.MILLION, 60.0)
         row.outcome = 'equal'
         row.problems += found.problems(streamattack.MILLION)
 
     return Attack('stream: a map of a million extents', None, action)
 
 
+def _stream(attacks: Attacks, row: Row, lie: liar.Lie,
+            patience: float) -> streamattack.Result:
+    found = streamattack.attempt(lie, attacks.folder,
+                                 attacks.lab.settings.bin('python'),
+                                 patience=patience)
+    row.seconds, row.peak_bytes = found.seconds, found.peak_bytes
+    return found
+
+
 def attacks() -> list[Attack]:
-    """All rows, those with the same options next to each other."""
+    """Return all rows, those with the same options in sequence."""
     found: list[Attack] = []
     for way in [*RAW, *OTHERS]:
         names = (list(hostile.ADVISORIES) if way in RAW
@@ -345,25 +336,20 @@ def attacks() -> list[Attack]:
 
 
 def line(row: Row) -> str:
-    """A row of the printed table."""
+    """Format a row."""
     seconds = '-' if row.seconds is None else f'{row.seconds:.1f}'
     peak = '' if row.peak_bytes is None else f'{row.peak_bytes >> 20} MiB'
     return (f'{row.name:60}{"yes" if row.ok else "NO":4}{seconds:>7}'
             f'  {row.outcome:9}{peak}').rstrip()
 
 
-def run(lab: stack.Stack, target: pathlib.Path | None,
-        only: collections.abc.Sequence[str], seed: int | None) -> int:
-    """Make all attacks on a lab that is up; returns the exit status.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    command.add_json(parser)
+    command.add_only(parser)
+    command.add_seed(parser)
 
-    :param only: words of which a row's name has to have one
-    """
-    wanted = [attack for attack in attacks()
-              if not only or any(word in attack.name for word in only)]
-    chosen = int(time.time()) if seed is None else seed
-    print(f'seed {chosen}', flush=True)
-    made = Attacks(lab, chosen, target)
-    made.run(wanted)
-    fine = [row for row in made.rows if row.ok]
-    print(f'{len(fine)} of {len(wanted)} attacks held')
-    return 0 if wanted and len(fine) == len(wanted) else 1
+
+def run(lab: stack.Stack, args: argparse.Namespace) -> int:
+    made = Attacks(lab, args.seed, args.json)
+    made.run(command.chosen(attacks(), args.only))
+    return made.table.status()
