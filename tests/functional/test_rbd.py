@@ -25,8 +25,8 @@ from nova.virt.libvirt import driver
 from nova.virt.libvirt import imagebackend as nova_backend
 import pytest
 
-from lab import ceph as lab_ceph
-from lab import settings
+from lab.openstack import ceph as lab_ceph
+from lab.openstack import settings
 from nova_snapdriver.capture import direct
 from nova_snapdriver.capture import qemunbd
 from nova_snapdriver.capture import quiesce
