@@ -10,32 +10,39 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The lab's command line; `lab/run --help` names what it can do."""
+"""The lab's command line; `lab/run --help` lists the subcommands.
+
+It begins on the system's Python, with the standard library alone, and goes on
+in the lab's virtual environment once that is there.
+"""
 
 import argparse
-import collections.abc
 import os
-import pathlib
-import subprocess
 import sys
-import typing
 
-from lab import attacks
-from lab.bench import runner as bench
-from lab import config
-from lab import demo
-from lab import faults
+from lab.attacks import attacks
+from lab.bench import bench
+from lab.bench import demo
+from lab.bench import pressure
+from lab.bench import stopped
+from lab import command
+from lab.faults import faults
+from lab.faults import soak
+from lab import lifecycle
 from lab import matrix
-from lab import paths
-from lab import pressure
-from lab import settings
-from lab import soak
-from lab import stack
-from lab import stopped
+from lab.openstack import settings
+from lab.openstack import stack
+from lab.paths import paths
+from lab import test
 
-Result = typing.TypeVar('Result')
-_Action = collections.abc.Callable[[stack.Stack, argparse.Namespace], Result]
-
+COMMANDS: dict[str, command.Command] = {
+    'up': lifecycle.Up(), 'demo': demo, 'paths': paths, 'attacks': attacks,
+    'stopped': stopped, 'bench': bench, 'faults': faults, 'soak': soak,
+    'pressure': pressure, 'test': test, 'matrix': matrix,
+    'down': lifecycle.Down(), 'env': lifecycle.Env(),
+    'driver': lifecycle.Driver()}
+# They take the lab as it is; all others have it up first.
+AS_IT_IS = ('down', 'env', 'driver')
 LOG_LINES = 15
 LINE_LENGTH = 200
 
@@ -44,128 +51,32 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='lab/run', description='A real OpenStack on this machine, in'
         f' {settings.DEFAULT_ROOT} or $SNAPDRIVER_LAB.')
-    commands = parser.add_subparsers(dest='command', required=True)
-    commands.add_parser('up', help='install and start what is missing')
-    show = commands.add_parser(
-        'demo', help='snapshots by our driver and by the stock one')
-    show.add_argument('--json', metavar='FILE', type=pathlib.Path,
-                      help='write the figures there, too')
-    table = commands.add_parser(
-        'paths', help='a snapshot by each path, of each disk, in each state')
-    table.add_argument('--json', metavar='FILE', type=pathlib.Path,
-                       help='write the rows there, too')
-    table.add_argument('--only', metavar='WORDS', action='append',
-                       default=[], help='the rows with this in their names')
-    attack = commands.add_parser(
-        'attacks', help='what a hostile guest or user tries, for real')
-    attack.add_argument('--json', metavar='FILE', type=pathlib.Path,
-                        help='write the rows there, too')
-    attack.add_argument('--only', metavar='NAME', action='append',
-                        default=[], help='the rows with this in their names')
-    attack.add_argument('--seed', metavar='N', type=int,
-                        help='of all that is random')
-    down = commands.add_parser(
-        'stopped', help='how long a server is down for a cold snapshot')
-    down.add_argument('--json', metavar='FILE', type=pathlib.Path,
-                      help='write the figures there, too')
-    bench.add_arguments(commands.add_parser(
-        'bench', help='how quick each way is, and what it costs'))
-    faults.add_arguments(commands.add_parser(
-        'faults', help='let everything go wrong, and see what is left'))
-    soak.add_arguments(commands.add_parser(
-        'soak', help='random snapshots, faults and actions, and what grows'))
-    slow = commands.add_parser(
-        'pressure', help='a guest that overwrites much, and a slow Glance')
-    slow.add_argument('--json', metavar='FILE', type=pathlib.Path,
-                      help='write the rows there, too')
-    test = commands.add_parser('test', help='unit, functional, e2e tests')
-    test.add_argument('pytest', nargs='*', help="pytest's, after --")
-    commands.add_parser('matrix', help='tests on other releases of Nova')
-    commands.add_parser('down', help='stop and remove all of the lab')
-    commands.add_parser(
-        'env', help='print what the openstack command needs')
-    driver = commands.add_parser(
-        'driver', help='start nova-compute with a driver')
-    driver.add_argument('name', choices=sorted(config.DRIVERS))
-    driver.add_argument('--mode', choices=config.MODES,
-                        default=config.MODES[0])
-    driver.add_argument('--user', choices=config.USERS,
-                        default=config.ROOT, help='whom it runs as')
-    driver.add_argument(
-        '--set', metavar='GROUP.OPTION=VALUE', type=config.option,
-        action='append', default=[], help='an option of nova.conf')
+    commands = parser.add_subparsers(dest='command', required=True,
+                                     metavar='COMMAND')
+    for name, one in COMMANDS.items():
+        summary = (one.__doc__ or '').splitlines()[0].rstrip('.')
+        one.add_arguments(commands.add_parser(
+            name, help=summary, description=f'{summary}.'))
     return parser
 
 
-def _from_caller(target: pathlib.Path | None) -> pathlib.Path | None:
-    """A file named on the command line: the script changed the directory."""
-    if target is None:
-        return None
-    return pathlib.Path(
-        os.environ.get('SNAPDRIVER_CALLER_DIR', '.')) / target
-
-
-def _test(lab: stack.Stack, options: list[str]) -> int:
-    """One run of pytest; its closing line is the last that is printed."""
-    folders = ['tests/unit', 'tests/nova', 'tests/functional', 'tests/e2e']
-    words = [lab.settings.bin('python'), '-m', 'pytest', '-ra', '-q',
-             '--durations=15', *folders, *options]
-    path = f'{lab.settings.venv}/bin:{os.environ["PATH"]}'
-    return subprocess.run(
-        words, cwd=lab.settings.checkout,
-        env={**settings.environment(), 'PATH': path}).returncode
-
-
-def _env(lab: stack.Stack) -> None:
-    for name, value in lab.cloud.environment.items():
-        print(f'export {name}={value}')
-    print(f'export PATH={lab.settings.venv}/bin:$PATH')
-
-
-def _driver(lab: stack.Stack, arguments: argparse.Namespace) -> None:
-    lab.compute(config.Compute(arguments.name, arguments.mode,
-                               tuple(arguments.set), arguments.user))
-
-
-# What is done on a lab that is up; it gives the exit status.
-_ON_LAB: dict[str, _Action[int]] = {
-    'up': lambda lab, arguments: 0,
-    'demo': lambda lab, arguments: demo.run(
-        lab, _from_caller(arguments.json)),
-    'paths': lambda lab, arguments: paths.run(
-        lab, _from_caller(arguments.json), arguments.only),
-    'stopped': lambda lab, arguments: stopped.run(
-        lab, _from_caller(arguments.json)),
-    'bench': lambda lab, arguments: bench.run(lab, arguments, _from_caller),
-    'faults': lambda lab, arguments: faults.run(lab, arguments, _from_caller),
-    'soak': lambda lab, arguments: soak.run(
-        lab, _from_caller(arguments.json), arguments.minutes,
-        arguments.seed),
-    'attacks': lambda lab, arguments: attacks.run(
-        lab, _from_caller(arguments.json), arguments.only, arguments.seed),
-    'pressure': lambda lab, arguments: pressure.run(
-        lab, _from_caller(arguments.json)),
-    'matrix': lambda lab, arguments: matrix.run(lab.settings),
-    'test': lambda lab, arguments: _test(lab, arguments.pytest),
-}
-_OTHERS: dict[str, _Action[None]] = {
-    'driver': _driver,
-    'env': lambda lab, arguments: _env(lab),
-    'down': lambda lab, arguments: lab.down(),
-}
-
-
-def _run(arguments: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     lab = stack.Stack(settings.load())
-    if arguments.command in _ON_LAB:
-        lab.up()
-        return _ON_LAB[arguments.command](lab, arguments)
-    _OTHERS[arguments.command](lab, arguments)
-    return 0
+    needs_lab = args.command not in AS_IT_IS
+    venv, python = lab.settings.venv, lab.settings.bin('python')
+    entered = venv.exists() and os.path.samefile(sys.prefix, venv)
+    if needs_lab and not entered:
+        lab.install()
+    if not entered and os.path.exists(python):
+        os.execve(python, [python, '-m', 'lab', *sys.argv[1:]],
+                  settings.environment())
+    if needs_lab:
+        lab.start()
+    return COMMANDS[args.command].run(lab, args)
 
 
 def _explain(error: settings.LabError) -> None:
-    """One line on what failed, and the end of the log that tells more."""
+    """Print what failed, and the end of the log."""
     where = ': '.join([*getattr(error, '__notes__', []), str(error)])
     log = error.log
     print(f'lab: {where}' + (f'; see {log}' if log else ''),
@@ -178,12 +89,12 @@ def _explain(error: settings.LabError) -> None:
 
 
 def main() -> int:
-    arguments = _parser().parse_args()
+    args = _parser().parse_args()
     if os.geteuid() != 0:
         print('lab: this must run as root; try sudo', file=sys.stderr)
         return 1
     try:
-        return _run(arguments)
+        return _run(args)
     except settings.LabError as error:
         _explain(error)
     except KeyboardInterrupt:

@@ -10,25 +10,28 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The driver on the releases of Nova that the lab itself does not run."""
+"""Test the driver on other releases of Nova, by tox."""
 
+import argparse
 import subprocess
 
-from lab import process
-from lab import settings
+from lab.openstack import process
+from lab.openstack import settings
+from lab.openstack import stack
 
 ENVIRONMENTS = 'functional-nova31,functional-nova32,functional-nova33'
-# What meets Nova's own code. The rest does not know which Nova there is.
+# What meets Nova's own code. The rest does not depend on Nova's release.
 TESTS = ('tests/functional/test_driver.py', 'tests/functional/test_live.py',
          'tests/functional/test_mirror.py')
 
 
-def run(conf: settings.Settings) -> int:
-    """Run the tests by tox, which is installed for it.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    pass
 
-    :returns: tox's status: 0 if all tests passed on each release
-    :raises LabError: tox cannot be installed
-    """
+
+def run(lab: stack.Stack, args: argparse.Namespace) -> int:
+    """Install tox where it is missing, and run it."""
+    conf = lab.settings
     home = conf.root / 'matrix'
     log = conf.log('matrix')
     tox = home / 'bin' / 'tox'

@@ -37,23 +37,23 @@ from nova_snapdriver.capture import request as capture_request
 from nova_snapdriver.capture import space
 from nova_snapdriver.capture import suspend
 from nova_snapdriver.capture import workspace
-from nova_snapdriver import causes
 from nova_snapdriver import compat
+from nova_snapdriver.compute import causes
+from nova_snapdriver.compute import planning
+from nova_snapdriver.compute import power
+from nova_snapdriver.compute import running
+from nova_snapdriver.compute import shutdown
+from nova_snapdriver.compute import taskstate
 from nova_snapdriver import conf
 from nova_snapdriver import database
 from nova_snapdriver import exception
 from nova_snapdriver import faultpoint
 from nova_snapdriver import journal
 from nova_snapdriver import plan
-from nova_snapdriver import planning
-from nova_snapdriver import power
 from nova_snapdriver.recovery import images
 from nova_snapdriver.recovery import orphans
 from nova_snapdriver.recovery import retry
 from nova_snapdriver.recovery import undo
-from nova_snapdriver import running
-from nova_snapdriver import shutdown
-from nova_snapdriver import taskstate
 from nova_snapdriver.transfer import compression
 from nova_snapdriver.transfer import image as snap_image
 from nova_snapdriver.transfer import process
@@ -142,6 +142,9 @@ class SnapDriver(driver.LibvirtDriver):
         """Undo the snapshots that a crash of nova-compute left undone."""
         self._orphans.find()
         try:
+            for found in self._journal.unusable():
+                LOG.error('The journal %(path)s is left alone: %(reason)s',
+                          {'path': found.path, 'reason': found.reason})
             if self._undo_abandoned() is not retry.Left.NOTHING:
                 self._retry.begin()
             lacking = images.missing_role()

@@ -422,10 +422,7 @@ class Journal:
     def _records(self) -> Iterator[tuple[Record, bool]]:
         for path in self._paths():
             found = self._look(path)
-            if isinstance(found, Unusable):
-                LOG.error('The journal %(path)s is left alone: %(reason)s',
-                          {'path': found.path, 'reason': found.reason})
-            elif found is not None:
+            if found is not None and not isinstance(found, Unusable):
                 yield found
 
     def _look(self, path: pathlib.Path

@@ -10,4 +10,4 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The benchmark: our driver, Nova's own, and what else moves a disk."""
+"""Measure: our driver, Nova's own, and other tools that move a disk."""

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Those who compete: our driver, Nova's own, and what else moves a disk."""
+"""The contenders: our driver, Nova's own, and tools that move a disk."""
 
 import collections.abc
 import contextlib
@@ -24,19 +24,17 @@ import time
 from lab.bench import figures
 from lab.bench import phases
 from lab.bench import usage
-from lab import cloud
-from lab import config
-from lab import domain
-from lab import measure
-from lab import process
-from lab import settings
-from lab import stack
+from lab.observe import measure
+from lab.openstack import config
+from lab.openstack import domain
+from lab.openstack import process
+from lab.openstack import settings
+from lab.openstack import stack
 
 NAME = 'snapdriver-bench'
 START_TIMEOUT = 30.0
 COMMAND_TIMEOUT = 1800.0
-# Of a raw disk, too, all contenders make a qcow2 image: they can be compared,
-# and only qcow2 can be compressed.
+# Of raw disks, too, so that contenders can be compared, and compress.
 FORMAT = ('libvirt', 'snapshot_image_format', 'qcow2')
 IMAGE_FORMAT = 'qcow2'
 HAS_COMPRESSION = (
@@ -46,19 +44,19 @@ HAS_COMPRESSION = (
 
 @dataclasses.dataclass
 class Subject:
-    """A disk, in use by a server that writes, and the files round it."""
+    """The disk of a server that writes, and files for the contenders."""
 
     lab: stack.Stack
     disk: str
     disk_format: str
     server: measure.Server
-    #: The disk as it was before the server began to write.
+    #: A copy from before the server wrote.
     template: pathlib.Path
     folder: pathlib.Path
 
     @property
     def finished(self) -> pathlib.Path:
-        """The image that `curl` uploads: the first one of ours, plain."""
+        """The image that `curl` uploads: our first plain one."""
         return self.folder / 'finished.qcow2'
 
     @property
@@ -66,24 +64,22 @@ class Subject:
         return self.lab.settings.log('bench')
 
     def monitor(self) -> usage.Monitor:
-        conf = self.lab.settings
-        return usage.Monitor(conf, self.server.domain.name,
-                             usage.glance_session(conf))
+        return usage.Monitor(self.lab.settings, self.server.domain.name)
 
 
-# Gives the words of a command that reads what is at a socket.
+# Returns a command that reads an export, by its socket.
 Command = collections.abc.Callable[[settings.Settings, str], list[str]]
 Take = collections.abc.Callable[[Subject, figures.Row], figures.Row]
 
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """One way, and the nova-compute that it needs, if any."""
+    """A way to move a disk, and the nova-compute that it needs, if any."""
 
     title: str
     take: Take
     compute: config.Compute | None = None
-    #: Says why it cannot be run; nothing if it can.
+    #: Returns why it cannot be run, or nothing.
     missing: collections.abc.Callable[[stack.Stack], str] = lambda lab: ''
 
 
@@ -110,9 +106,9 @@ def _snapshot(marks: tuple[phases.Mark, ...]) -> Take:
 
 def _watched(row: figures.Row, run: measure.Run, used: usage.Monitor,
              ended: float) -> figures.Row:
-    """Add what was seen of an upload.
+    """Add what was observed of an upload.
 
-    :param ended: when there was nothing left to do, by time.time()
+    :param ended: when everything was done, by time.time()
     """
     row = dataclasses.replace(
         row, seconds=run.seconds, bytes_sent=run.size,
@@ -123,12 +119,12 @@ def _watched(row: figures.Row, run: measure.Run, used: usage.Monitor,
 
 
 def _curl(subject: Subject, row: figures.Row) -> figures.Row:
-    """Upload the finished file, and nothing else: the floor."""
+    """Upload a finished file: the floor."""
     if not subject.finished.exists():
         _convert(subject.template, subject.disk_format, subject.finished)
     run, used, cpu = _put(subject, row.contender, subject.finished)
     row = _watched(row, run, used, run.began_at + run.seconds)
-    # It has its file; nobody has made it now.
+    # It has its file already.
     row = dataclasses.replace(row, staging_peak_bytes=None, staged_bytes=None,
                               phases={'upload': run.seconds})
     return _with_tool(row, cpu)
@@ -155,17 +151,17 @@ def _children_cpu() -> float:
 
 def _convert(source: pathlib.Path, disk_format: str,
              target: pathlib.Path) -> None:
-    # -U: QEMU has it open. What a guest writes meanwhile makes it an image
-    # of no instant at all; only the time is of interest.
+    # -U: QEMU has it open. The guest writes meanwhile, and the image is of no
+    # instant; only the time counts.
     process.output('qemu-img', 'convert', '-U', '-f', disk_format, '-O',
-                   IMAGE_FORMAT, str(source), str(target),
+                   IMAGE_FORMAT, source, target,
                    timeout=COMMAND_TIMEOUT)
 
 
 def _convert_and_curl(subject: Subject, row: figures.Row) -> figures.Row:
-    """What a script would do: make a file, upload the file."""
+    """Convert to a file and upload it, as a script would do."""
     file = subject.folder / 'converted.qcow2'
-    measure.settle(measure.disk_files(subject.server))
+    measure.settle(subject.server.files())
     before, began = _children_cpu(), time.monotonic()
     try:
         with subject.monitor() as copying, _observed(subject) as seen:
@@ -173,7 +169,7 @@ def _convert_and_curl(subject: Subject, row: figures.Row) -> figures.Row:
         took = round(time.monotonic() - began, 2)
         cpu = _children_cpu() - before
         run, used, more = _put(subject, row.contender, file)
-        staged = file.stat().st_blocks * usage.BLOCK_BYTES
+        staged = file.stat().st_blocks * measure.BLOCK_BYTES
     finally:
         file.unlink(missing_ok=True)
     row = _watched(row, run, used, run.began_at + run.seconds)
@@ -193,11 +189,11 @@ def _observed(subject: Subject) -> measure.Observer:
 
 
 def _capture_alone(subject: Subject, row: figures.Row) -> figures.Row:
-    """Debian's virtnbdbackup: a backup job, read into a directory."""
+    """Run Debian's virtnbdbackup: read a backup job into a directory."""
     target, place = subject.folder / 'virtnbdbackup', subject.folder / 'job'
-    # QEMU's user makes the socket there.
+    # QEMU creates its socket there.
     settings.make_directory(place, 0o1777)
-    measure.settle(measure.disk_files(subject.server))
+    measure.settle(subject.server.files())
     try:
         with subject.monitor() as used, _observed(subject) as seen:
             began = time.time()
@@ -226,7 +222,7 @@ def _timed(row: figures.Row, took: usage.Timed) -> figures.Row:
 
 
 def _reading(command: Command) -> Take:
-    """Read an export of qemu-nbd, to nowhere."""
+    """Read an export of qemu-nbd, and discard it."""
     def take(subject: Subject, row: figures.Row) -> figures.Row:
         measure.settle([subject.template])
         with exported(subject.template, subject.disk_format,
@@ -240,7 +236,7 @@ def _reading(command: Command) -> Take:
 @contextlib.contextmanager
 def exported(path: pathlib.Path, disk_format: str,
              folder: pathlib.Path) -> collections.abc.Iterator[str]:
-    """Have a file served by qemu-nbd; gives the path of a unix socket."""
+    """Serve a file by qemu-nbd; yield the path of its socket."""
     socket = folder / 'nbd.sock'
     socket.unlink(missing_ok=True)
     child = subprocess.Popen(
@@ -257,7 +253,7 @@ def exported(path: pathlib.Path, disk_format: str,
 
 
 def stream(conf: settings.Settings, socket: str) -> list[str]:
-    """Our reader, on an export; nbdcopy hashes nothing, either."""
+    """Return our reader's command; without hashes, as nbdcopy."""
     return [conf.bin('python'), '-P', '-m', 'nova_snapdriver.stream',
             '--socket', socket, '--format', IMAGE_FORMAT, '--hash', 'none']
 
@@ -293,7 +289,7 @@ def _stock(title: str, *options: tuple[str, str, str]) -> Contender:
         'stock', options=(FORMAT, *options)))
 
 
-# In the order in which they run, so that nova-compute starts seldom.
+# In the order of their runs, so that nova-compute starts seldom.
 CONTENDERS: dict[str, Contender] = {
     'plain': _ours('snapdriver'),
     'zstd': _ours('snapdriver, zstd', 'zstd'),
@@ -308,8 +304,3 @@ CONTENDERS: dict[str, Contender] = {
     'stock-compressed': _stock("Nova's own, snapshot_compression",
                                ('libvirt', 'snapshot_compression', 'true')),
 }
-
-
-def images(api: cloud.Cloud) -> list[cloud.Json]:
-    """What the benchmark has left in Glance."""
-    return cloud.named(api.images(), NAME)

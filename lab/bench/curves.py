@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""How the time grows, as curves: three panels side by side."""
+"""Draw how the time grows: three panels side by side."""
 
 import collections.abc
 
@@ -33,7 +33,7 @@ Points = collections.abc.Sequence[scaling.Point]
 
 
 def panels(points: Points, top: float) -> list[str]:
-    """The curves of all axes, from `top` on."""
+    """Return the panels of all axes, from `top` on."""
     found = []
     axes = dict.fromkeys(one.axis for one in points)
     for number, axis in enumerate(axes):
@@ -44,7 +44,7 @@ def panels(points: Points, top: float) -> list[str]:
 
 
 def _panel(title: str, points: Points) -> list[str]:
-    """One axis: its sizes at equal distances, seconds to scale."""
+    """Draw an axis: sizes at equal distances, seconds to scale."""
     sizes = sorted({one.size for one in points})
     marks = shapes.ticks(max(one.seconds for one in points), 5)
     lines = [shapes.text(LEFT, 18, title, 'title')]

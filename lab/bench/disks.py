@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The disks of the benchmark: what is on them, and how they are made.
+"""The disks of the benchmark, and how they are built.
 
-Each begins with the small guest's file system, on which the guest boots and
-writes. Behind it, where that does not reach, are the data.
+Each begins with the small guest's file system, which the guest boots from and
+writes to. The data are behind it.
 """
 
 import collections.abc
@@ -23,15 +23,15 @@ import os
 import pathlib
 import typing
 
-from lab import guest
-from lab import process
-from lab import settings
+from lab.openstack import guest
+from lab.openstack import process
+from lab.openstack import settings
 
 MI = guest.MI
 PIECE_BYTES = MI
-# A file system's block: files begin at one.
+# Files begin at a block of the file system.
 BLOCK_BYTES = 4096
-# The sparse disk: one cluster of each four.
+# On the sparse disk, one cluster in four has data.
 EXTENT_BYTES = 64 << 10
 STRIDE_BYTES = 4 * EXTENT_BYTES
 CONVERT_TIMEOUT = 1800.0
@@ -44,15 +44,15 @@ COMPRESSED = ('plain', 'zstd', 'zlib', 'curl', 'convert', 'stock',
 
 @dataclasses.dataclass(frozen=True)
 class Disk:
-    """One disk, and what is done with it."""
+    """A disk, and its contenders."""
 
     #: random, tree or sparse.
     kind: str
     disk_format: str
-    #: Of data, beside the guest's 44 MiB.
+    #: Of data, besides the guest's 44 MiB.
     mib: int
     contenders: tuple[str, ...]
-    #: The most runs; a large disk takes minutes for each.
+    #: At most: on a large disk each takes minutes.
     runs: int = 100
 
     @property
@@ -63,7 +63,7 @@ class Disk:
 
     @property
     def bytes(self) -> int:
-        """The size that the guest sees."""
+        """Return the size that the guest sees."""
         spread = (STRIDE_BYTES // EXTENT_BYTES if self.kind == 'sparse'
                   else 1)
         return guest.SMALL_DISK_BYTES + self.mib * MI * spread
@@ -85,13 +85,13 @@ FULL = (
 
 def build(disk: Disk, conf: settings.Settings, folder: pathlib.Path,
           source: pathlib.Path) -> pathlib.Path:
-    """Make a disk's file.
+    """Build a disk's file.
 
     :param source: the small guest's disk, qcow2
     """
     raw = folder / 'disk.raw'
     process.output('qemu-img', 'convert', '-f', 'qcow2', '-O', 'raw',
-                   str(source), str(raw))
+                   source, raw)
     with open(raw, 'r+b') as file:
         file.truncate(disk.bytes)
         file.seek(guest.SMALL_DISK_BYTES)
@@ -105,14 +105,14 @@ def build(disk: Disk, conf: settings.Settings, folder: pathlib.Path,
         return raw
     made = folder / 'disk.qcow2'
     process.output('qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2',
-                   str(raw), str(made), timeout=CONVERT_TIMEOUT)
+                   raw, made, timeout=CONVERT_TIMEOUT)
     raw.unlink()
     return made
 
 
 def write(file: typing.BinaryIO, pieces: collections.abc.Iterable[bytes],
           size: int) -> None:
-    """Write pieces, as many as it takes for a size in bytes."""
+    """Write pieces up to a size in bytes."""
     for piece in pieces:
         piece = piece[:size]
         file.write(piece)
@@ -122,7 +122,7 @@ def write(file: typing.BinaryIO, pieces: collections.abc.Iterable[bytes],
 
 
 def write_sparse(descriptor: int, size: int) -> None:
-    """Write random extents with holes between them."""
+    """Write random extents, with holes between them."""
     for number in range(size // EXTENT_BYTES):
         os.pwrite(descriptor, os.urandom(EXTENT_BYTES),
                   guest.SMALL_DISK_BYTES + number * STRIDE_BYTES)
@@ -134,16 +134,16 @@ def random_pieces() -> collections.abc.Iterator[bytes]:
 
 
 def roots(conf: settings.Settings) -> tuple[pathlib.Path, ...]:
-    """Where there are libraries and Python files on every machine."""
+    """Return folders with libraries and Python files."""
     return pathlib.Path('/usr/lib'), conf.venv / 'lib'
 
 
 def tree_pieces(
         folders: tuple[pathlib.Path, ...]) -> collections.abc.Iterator[bytes]:
-    """The contents of libraries and Python files, over and over.
+    """Yield the contents of libraries and Python files, over and over.
 
-    Each fills its last block up with zeros, as in a file system. Compressed
-    by the cluster, that they come again makes no difference.
+    With the last block of each padded, as in a file system. Clusters are
+    compressed one by one, so repetition does not matter.
     """
     paths = [path for folder in folders for path in sorted_files(folder)]
     for path in itertools.cycle(paths):
@@ -152,7 +152,7 @@ def tree_pieces(
 
 
 def sorted_files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The libraries and Python files of a directory, in one order."""
+    """Return the libraries and Python files of a directory, sorted."""
     found = [pathlib.Path(parent) / name
              for parent, _, names in os.walk(folder) for name in names
              if name.endswith('.py') or '.so' in name]

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the benchmark found: rows, medians, ratios."""
+"""The results of the benchmark: rows, medians, ratios."""
 
 import collections.abc
 import dataclasses
@@ -23,40 +23,37 @@ FLOOR, STOCK, IDLE = 'curl', 'stock', 'idle'
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One run of one contender on one disk.
-
-    What a contender does not have, or what cannot be seen, is None.
-    """
+    """A run of a contender on a disk; None is unknown, or does not apply."""
 
     disk: str
     contender: str
     number: int = 0
-    #: From the request until Glance has answered the upload.
+    #: From the request to Glance's answer to the upload.
     seconds: float | None = None
-    #: In seconds, by their names; the last ones may be after that.
+    #: Seconds, by name; the last phases may come after that.
     phases: dict[str, float] = dataclasses.field(default_factory=dict)
-    #: Meanwhile, by whose they are. QEMU's are those of the guest, too.
+    #: Meanwhile, by program; QEMU's are the guest's, too.
     cpu_seconds: dict[str, float] = dataclasses.field(default_factory=dict)
-    #: Of the largest process that was begun for it.
+    #: Of the largest process that it has started.
     memory_peak_bytes: int | None = None
     bytes_read: int | None = None
     bytes_sent: int | None = None
-    #: All of what lay on the local disk at once.
+    #: On the local disk at once.
     staging_peak_bytes: int | None = None
-    #: Without QEMU's scratch file.
+    #: The same without QEMU's scratch file.
     staged_bytes: int | None = None
     freeze_seconds: float | None = None
     write_gap_p50_seconds: float | None = None
     write_gap_p99_seconds: float | None = None
     write_gap_longest_seconds: float | None = None
-    #: Why there is nothing else in it: it failed, or cannot be run here.
+    #: Why there are no figures: it failed, or cannot run here.
     problem: str | None = None
     missing: str | None = None
     write_gaps: tuple[float, ...] = dataclasses.field(
         default=(), repr=False)
 
     def as_json(self) -> dict[str, object]:
-        """All but the single gaps."""
+        """Return everything but the single gaps."""
         found = dataclasses.asdict(self)
         del found['write_gaps']
         return found
@@ -67,7 +64,7 @@ Rows = collections.abc.Sequence[Row]
 
 def percentile(values: collections.abc.Iterable[float],
                percent: float) -> float | None:
-    """The value that so many percent do not exceed; one that occurs."""
+    """Return the value that so many percent do not exceed."""
     known = sorted(values)
     if not known:
         return None
@@ -75,7 +72,7 @@ def percentile(values: collections.abc.Iterable[float],
 
 
 def with_gaps(row: Row, gaps: tuple[float, ...]) -> Row:
-    """A row with the times between two writes of the guest."""
+    """Return a row with the times between the guest's writes."""
     return dataclasses.replace(
         row, write_gaps=gaps, write_gap_p50_seconds=percentile(gaps, 50),
         write_gap_p99_seconds=percentile(gaps, 99),
@@ -83,14 +80,14 @@ def with_gaps(row: Row, gaps: tuple[float, ...]) -> Row:
 
 
 def median(rows: Rows, field: str) -> float | None:
-    """The median of a field in the rows that have it."""
+    """Return the median of a field in the rows that have it."""
     values = [value for row in rows
               if (value := getattr(row, field)) is not None]
     return float(statistics.median(values)) if values else None
 
 
 def median_phases(rows: Rows) -> dict[str, float]:
-    """The median of each phase."""
+    """Return the median of each phase."""
     names = dict.fromkeys(name for row in rows for name in row.phases)
     return {name: statistics.median([row.phases[name] for row in rows
                                      if name in row.phases])
@@ -98,18 +95,18 @@ def median_phases(rows: Rows) -> dict[str, float]:
 
 
 def disks(rows: Rows) -> list[str]:
-    """The names of the disks, in their order."""
+    """Return the names of the disks, in order."""
     return list(dict.fromkeys(row.disk for row in rows))
 
 
 def of(rows: Rows, disk: str | None, *contenders: str) -> list[Row]:
-    """The rows of a disk and some contenders; all contenders for none."""
+    """Return the rows of a disk, of some contenders or of all."""
     return [row for row in rows if row.disk == disk and
             (not contenders or row.contender in contenders)]
 
 
 def first(rows: Rows, kind: str) -> str | None:
-    """The first disk of a kind; the ratios are about it."""
+    """Return the first disk of a kind, which the ratios are of."""
     return next((name for name in disks(rows)
                  if name.split()[0] == kind), None)
 
@@ -120,7 +117,7 @@ def quotient(one: float | None, other: float | None) -> float | None:
 
 def _seconds(rows: Rows, disk: str | None, one: str,
              other: str) -> float | None:
-    """How much longer one contender takes than another; below 1 is less."""
+    """Return by which factor a contender takes longer than another."""
     return quotient(median(of(rows, disk, one), 'seconds'),
                     median(of(rows, disk, other), 'seconds'))
 
@@ -135,12 +132,11 @@ def _p99(rows: Rows) -> float | None:
 
 
 def ratios(rows: Rows) -> dict[str, float | None]:
-    """Ours by theirs: in wall seconds, so that less is better.
+    """Return ours divided by theirs, in wall seconds: less is better.
 
-    `read_vs_nbdcopy` is of throughputs: more is better. Plain is about the
-    disk with random data, which nobody can make less of; zstd and zlib are
-    about the tree, and their floor is `curl` with the same tree, not
-    compressed. None where one of the two was not run.
+    `read_vs_nbdcopy` is of throughputs: more is better. Plain is compared on
+    random data, which do not compress; zstd and zlib on the tree, with `curl`
+    of the same tree, uncompressed. None where one of the two was not run.
     """
     random, tree = first(rows, 'random'), first(rows, 'tree')
     gaps = quotient(_p99(of(rows, random, 'plain')),
@@ -159,7 +155,7 @@ def ratios(rows: Rows) -> dict[str, float | None]:
 
 
 def medians(rows: Rows) -> list[dict[str, object]]:
-    """For each disk and contender what its runs have in common."""
+    """Return the medians of each contender on each disk."""
     found: list[dict[str, object]] = []
     for disk in disks(rows):
         names = dict.fromkeys(row.contender for row in of(rows, disk))

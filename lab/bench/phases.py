@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Where the time of a snapshot went, by nova-compute's log."""
+"""Split the time of a snapshot into phases, by nova-compute's log."""
 
 import collections.abc
 import dataclasses
@@ -24,8 +24,7 @@ TIME = re.compile(r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}')
 class Mark:
     """A phase, and the line of the log that ends it.
 
-    Without a line it ends when Glance has answered the upload, which the
-    benchmark sees itself.
+    Without a line, it ends when Glance has answered the upload.
     """
 
     phase: str
@@ -33,27 +32,25 @@ class Mark:
 
 
 OURS = (Mark('capture', r'Snapshot captured: '),
-        # Without compression only the map of the disk is read.
+        # Without compression only the disk's map is read.
         Mark('survey', r'Image laid out: '),
         Mark('upload'),
         Mark('verify', r'Snapshot uploaded and verified: '))
 STOCK = (Mark('copy', r'Running cmd \(subprocess\): .*qemu-img convert '),
          Mark('convert', r'Snapshot extracted, beginning image upload'),
          Mark('upload'))
-# In the order in which a plot stacks them. `read` is of contenders which do
-# nothing else.
+# As a plot stacks them. `read` is of contenders that only read.
 NAMES = ('capture', 'copy', 'survey', 'convert', 'read', 'upload', 'verify')
 
 
 def split(lines: collections.abc.Iterable[str],
           marks: collections.abc.Iterable[Mark], began: float,
           stored: float) -> dict[str, float]:
-    """The phases of one snapshot, in seconds.
+    """Return the seconds of each phase whose line is there.
 
     :param lines: of nova-compute's log
-    :param began: when it was asked for, by time.time()
+    :param began: when the snapshot was requested, by time.time()
     :param stored: when Glance had answered the upload
-    :returns: none for a phase whose line is not there
     """
     known = [(when, line) for line in lines
              if (when := _when(line)) is not None]
@@ -75,7 +72,7 @@ def _ended(known: list[tuple[float, str]], mark: Mark,
 
 
 def _when(line: str) -> float | None:
-    """The time of a line, as time.time() has it; the log's is local."""
+    """Return the time of a line, as time.time() has it."""
     match = TIME.match(line)
     if match is None:
         return None

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The benchmark as a picture: phases stacked, a bar for each contender."""
+"""Draw the benchmark: a bar of phases for each contender."""
 
 import collections.abc
 import dataclasses
@@ -40,7 +40,7 @@ COLORS = {'capture': '#d62728', 'copy': '#8c564b', 'survey': '#9467bd',
 
 @dataclasses.dataclass(frozen=True)
 class Bar:
-    """One contender's median: what it spent its time on, in seconds."""
+    """A contender's median phases, in seconds."""
 
     title: str
     seconds: float
@@ -48,12 +48,12 @@ class Bar:
 
     @property
     def end(self) -> float:
-        """Where it ends: what is verified is after the image is active."""
+        """Return its end, verification after the upload included."""
         return max(self.seconds, sum(self.phases.values()))
 
 
 def bars(rows: figures.Rows, disk: str) -> list[Bar]:
-    """The bars of a disk, of those contenders that were timed."""
+    """Return the bars of the contenders that were timed on a disk."""
     found = []
     names = dict.fromkeys(row.contender for row in figures.of(rows, disk))
     for name in names:
@@ -67,7 +67,7 @@ def bars(rows: figures.Rows, disk: str) -> list[Bar]:
 
 def svg(rows: figures.Rows,
         grown: collections.abc.Sequence[scaling.Point] = ()) -> str:
-    """The picture."""
+    """Return the picture."""
     top = MARGIN
     body = _legend(top)
     top += STEP + MARGIN
@@ -99,7 +99,7 @@ def _legend(top: float) -> list[str]:
 
 def _panel(disk: str, found: collections.abc.Sequence[Bar],
            top: float) -> list[str]:
-    """A disk's bars, on a scale of their own."""
+    """Draw a disk's bars, on a scale of their own."""
     marks = shapes.ticks(max(bar.end for bar in found))
     scale = (WIDTH - LEFT - RIGHT) / marks[-1]
     bottom = top + HEADING + len(found) * STEP

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""How the time grows: with servers at once, with data, with empty disk."""
+"""Measure how the time grows: with servers, with data, with empty disk."""
 
 import collections.abc
 import dataclasses
@@ -21,17 +21,17 @@ import time
 from lab.bench import contenders
 from lab.bench import disks
 from lab.bench import usage
-from lab import config
-from lab import guest
-from lab import measure
-from lab import stack
+from lab.observe import measure
+from lab.openstack import config
+from lab.openstack import guest
+from lab.openstack import stack
 
 SERVERS = (1, 2, 5)
 #: Of each of these servers' disks.
 SERVERS_MIB = 256
 DATA_MIB = (256, 1024, 4096, 8192)
 VIRTUAL_GIB = (10, 100, 1024, 8192)
-#: Half of it at each end of a disk that is empty otherwise.
+#: Half of it at each end of an empty disk.
 VIRTUAL_DATA_MIB = 64
 DRIVERS = ('plain', 'stock')
 GIB = 1 << 30
@@ -39,9 +39,9 @@ GIB = 1 << 30
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One snapshot, or several at once."""
+    """A snapshot, or several at once."""
 
-    #: servers, data (MiB) or virtual (GiB), and how much of it.
+    #: `servers`, `data` (MiB) or `virtual` (GiB), and the size on this axis.
     axis: str
     size: int
     contender: str
@@ -49,13 +49,13 @@ class Point:
     memory_peak_bytes: int | None = None
 
 
-# Makes a server with a copy of a file for its disk, by its number.
+# Boots a server, by its number, with a copy of a file as its disk.
 Boot = collections.abc.Callable[[int, disks.Disk, pathlib.Path],
                                 measure.Server]
 
 
 class Scaling:
-    """Takes the snapshots; whoever makes the servers removes them."""
+    """Takes the snapshots; its caller removes the servers."""
 
     def __init__(self, lab: stack.Stack, folder: pathlib.Path,
                  boot: Boot) -> None:
@@ -65,7 +65,7 @@ class Scaling:
         self.points: list[Point] = []
 
     def servers(self, most: int) -> str:
-        """Snapshots of 1, 2 and 5 servers at once, all of which run on."""
+        """Take snapshots of 1, 2 and 5 servers at once, which run on."""
         disk = disks.Disk('random', 'qcow2', min(SERVERS_MIB, most), ())
         template = self._build(disk)
         made = [self.boot(number, disk, template)
@@ -86,7 +86,7 @@ class Scaling:
         self.lab.compute(choice or config.Compute())
 
     def _at_once(self, servers: list[measure.Server]) -> float:
-        """Seconds until the last of their images is active."""
+        """Return the seconds until the last image is active."""
         api = self.lab.cloud
         os.sync()
         began = time.monotonic()
@@ -102,7 +102,7 @@ class Scaling:
         return round(took, 2)
 
     def data(self, most: int) -> str:
-        """Snapshots of a disk that fills up."""
+        """Take snapshots of a disk that fills up."""
         sizes = [mib for mib in DATA_MIB if mib <= most] or [most]
         empty = disks.Disk('random', 'raw', 0, ())
         template = self._build(empty)
@@ -119,9 +119,7 @@ class Scaling:
 
     def _snapshot(self, server: measure.Server, name: str,
                   mib: int) -> Point:
-        conf = self.lab.settings
-        with usage.Monitor(conf, server.domain.name,
-                           usage.glance_session(conf)) as used:
+        with usage.Monitor(self.lab.settings, server.domain.name) as used:
             run = measure.snapshot(
                 self.lab.cloud, server, f'{contenders.NAME}-data',
                 measure.by_api)
@@ -129,9 +127,9 @@ class Scaling:
         return Point('data', mib, name, run.seconds, used.memory_peak)
 
     def virtual(self) -> str:
-        """Our stream of disks that are as good as empty, to nowhere.
+        """Stream disks that are almost empty, and discard them.
 
-        By qemu-nbd alone: of a server it would not be another number.
+        From qemu-nbd: a server would not change the figures.
         """
         file = self.folder / 'virtual.raw'
         for gib in VIRTUAL_GIB:
@@ -151,9 +149,9 @@ class Scaling:
 
 
 def fill(path: pathlib.Path, before: int, mib: int) -> None:
-    """Write random data up to a size, where there are some already, MiB.
+    """Write random data behind what is there already, up to a size, MiB.
 
-    QEMU has the file open; to it the guest might have written them.
+    QEMU has the file open, and sees them as if the guest had written.
     """
     with open(path, 'r+b') as file:
         file.seek(guest.SMALL_DISK_BYTES + before * guest.MI)
@@ -162,7 +160,7 @@ def fill(path: pathlib.Path, before: int, mib: int) -> None:
 
 
 def write_ends(path: pathlib.Path, size: int) -> None:
-    """A sparse file with random data at its two ends."""
+    """Write a sparse file with random data at both ends."""
     half = VIRTUAL_DATA_MIB // 2 * guest.MI
     with open(path, 'wb') as file:
         file.truncate(size)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Pieces of an SVG, and where its scales have their marks."""
+"""Draw pieces of an SVG, and place the marks of its scales."""
 
 import math
 from xml.sax import saxutils
@@ -23,27 +23,27 @@ STYLE = ('text { font: 13px sans-serif; fill: #222 }'
 
 def text(left: float, top: float, words: str, kind: str = '',
          anchor: str = 'start') -> str:
-    """Words; `anchor` says which of their ends `left` is."""
+    """Draw words; `anchor` says which of their ends `left` is."""
     return (f'<text x="{left:.1f}" y="{top:.1f}" class="{kind}"'
             f' text-anchor="{anchor}">{saxutils.escape(words)}</text>')
 
 
 def rectangle(left: float, top: float, width: float, height: float,
               color: str, words: str) -> str:
-    """A rectangle that shows words when it is pointed at."""
+    """Draw a rectangle with words as its tooltip."""
     return (f'<rect x="{left:.1f}" y="{top:.1f}" width="{width:.1f}"'
             f' height="{height}" fill="{color}">'
             f'<title>{saxutils.escape(words)}</title></rect>')
 
 
 def line(left: float, top: float, right: float, bottom: float) -> str:
-    """A line of the grid."""
+    """Draw a line of the grid."""
     return (f'<line class="grid" x1="{left:.1f}" y1="{top:.1f}"'
             f' x2="{right:.1f}" y2="{bottom:.1f}"/>')
 
 
 def ticks(longest: float, most: int = 8) -> list[float]:
-    """Round numbers from 0 to at least the longest, a few of them."""
+    """Return some round numbers from 0 to at least the longest."""
     rough = longest / most or 1.0
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10)

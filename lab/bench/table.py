@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The benchmark's rows as tables: for a terminal, for the documentation."""
+"""Format the benchmark as tables, for a terminal or the documentation."""
 
 import collections.abc
 import dataclasses
@@ -18,7 +18,7 @@ import dataclasses
 from lab.bench import contenders
 from lab.bench import figures
 from lab.bench import scaling
-from lab import guest
+from lab.openstack import guest
 
 RATIOS = {
     'plain_vs_floor': 'plain ÷ curl, random data',
@@ -33,11 +33,11 @@ RATIOS = {
     'guest_gap_p99_vs_idle':
         "99th percentile of the guest's write gaps ÷ idle",
 }
-# Not a hyphen: that would begin a list.
+# Not a hyphen, which begins a list in RST.
 NOTHING = '–'
 AXES = {'servers': '{} servers at once', 'data': '{} MiB of data',
         'virtual': '{} GiB, as good as empty'}
-# Of a core. The start of the lab's own services makes less.
+# By core. The start of the lab's own services makes less.
 BUSY_LOAD = 2.0
 GROWTH = ['', '', 'time, s', 'memory, MiB']
 MACHINE = (
@@ -54,7 +54,7 @@ def _number(rows: figures.Rows, field: str, unit: float = 1.0,
 
 
 def _seconds(rows: figures.Rows) -> str:
-    """The median, and the least and the most."""
+    """Format the median, with the least and the most."""
     known = [row.seconds for row in rows if row.seconds is not None]
     if not known:
         return NOTHING
@@ -65,7 +65,7 @@ def _seconds(rows: figures.Rows) -> str:
 
 
 def _cpu(rows: figures.Rows) -> str:
-    """The medians of: nova-compute and tools, QEMU, Glance."""
+    """Format the medians of nova-compute or tool, QEMU and Glance."""
     found = []
     for whose in (('nova', 'tool'), ('qemu',), ('glance',)):
         sums = sorted(sum(row.cpu_seconds.get(name, 0.0) for name in whose)
@@ -81,7 +81,7 @@ def _gaps(rows: figures.Rows) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A heading, and what stands under it for some runs of a contender."""
+    """A heading, and what formats the runs of a contender."""
 
     title: str
     cell: collections.abc.Callable[[figures.Rows], str]
@@ -109,7 +109,7 @@ def title(contender: str) -> str:
 
 
 def cells(rows: figures.Rows, disk: str) -> list[list[str]]:
-    """A line for each contender: its title, and the columns."""
+    """Return a line for each contender: its title, and the columns."""
     lines = []
     names = dict.fromkeys(row.contender for row in figures.of(rows, disk))
     for name in names:
@@ -121,7 +121,7 @@ def cells(rows: figures.Rows, disk: str) -> list[list[str]]:
 
 def points(found: collections.abc.Sequence[scaling.Point]
            ) -> list[list[str]]:
-    """A line for each snapshot of how the time grows."""
+    """Return a line for each snapshot of how the time grows."""
     return [[AXES[one.axis].format(one.size), title(one.contender),
              f'{one.seconds:.1f}',
              f'{one.memory_peak_bytes / guest.MI:.0f}'
@@ -137,7 +137,7 @@ def _aligned(lines: list[list[str]]) -> list[str]:
 
 def text(rows: figures.Rows,
          grown: collections.abc.Sequence[scaling.Point] = ()) -> str:
-    """The tables for a terminal, and what has failed."""
+    """Return the tables for a terminal, and what has failed."""
     found: list[str] = []
     heading = ['', *(column.title for column in COLUMNS)]
     for disk in figures.disks(rows):
@@ -151,7 +151,7 @@ def text(rows: figures.Rows,
 
 def rst(rows: figures.Rows, machine: dict[str, object],
         grown: collections.abc.Sequence[scaling.Point] = ()) -> str:
-    """The same for the documentation, with the ratios."""
+    """Return the tables as RST, with the ratios."""
     found = [MACHINE.format(**machine), '']
     if _is_busy(machine):
         found += ['Other programs kept this machine busy meanwhile: the'

@@ -10,133 +10,73 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What a snapshot's processes use: CPU, memory, bytes, files without names.
+"""Count what the processes of a snapshot use: CPU, memory, bytes, files.
 
-Looked at from outside, in /proc, so that it is the same for every way to take
-a snapshot.
+From outside, so that all ways to take a snapshot are measured alike.
 """
 
 import collections
 import collections.abc
+import contextlib
 import dataclasses
 import os
 import pathlib
 import select
 import stat
 import subprocess
-import threading
 import time
-import types
+from typing import Self
 
-from lab import config
-from lab import measure
-from lab import process
-from lab import settings
+from lab.observe import measure
+from lab.observe import processes
+from lab.observe import repeat
+from lab.openstack import config
+from lab.openstack import process
+from lab.openstack import settings
 
 # Seconds between two looks. Each goes through all processes of the machine.
 SAMPLE_SECONDS = 0.25
 WATCH_SECONDS = 0.02
-TICKS = os.sysconf('SC_CLK_TCK')
-BLOCK_BYTES = 512
-KIB = 1 << 10
-# QEMU's name for the old contents of what the guest overwrites.
+# QEMU's copy of what the guest overwrites.
 SCRATCH = 'scratch'
 READERS = ('qemu-img', 'qemu-nbd')
 
 
-@dataclasses.dataclass(frozen=True)
-class Process:
-    """One look at a process; CPU with that of the children it has reaped."""
+def bytes_read(one: processes.Process) -> int:
+    """Return what a process has read, in bytes.
 
-    pid: int
-    parent: int
-    session: int
-    started: int
-    cpu_seconds: float
-
-
-def parse(pid: int, text: str) -> Process:
-    """A process by its line in /proc/PID/stat."""
-    # The second field, the name, may itself contain spaces and brackets.
-    fields = text.rpartition(')')[2].split()
-    ticks = sum(int(field) for field in fields[11:15])
-    return Process(pid, int(fields[1]), int(fields[3]), int(fields[19]),
-                   ticks / TICKS)
-
-
-def processes() -> list[Process]:
-    """All processes."""
-    found = []
-    for name in os.listdir('/proc'):
-        if name.isdigit():
-            text = _read(int(name), 'stat')
-            if text:
-                found.append(parse(int(name), text))
-    return found
-
-
-def _read(pid: int, name: str) -> str:
-    """A file of /proc; empty if the process is gone."""
-    try:
-        return pathlib.Path(f'/proc/{pid}/{name}').read_text(errors='replace')
-    except OSError:
-        return ''
-
-
-def _field(text: str, name: str) -> int:
-    """The number behind a name, in a file of `name: number` lines."""
-    for line in text.splitlines():
-        key, _, value = line.partition(':')
-        if key == name:
-            return int(value.split()[0])
-    return 0
-
-
-def bytes_read(pid: int) -> int:
-    """What it has read, from files or past the page cache, in bytes."""
-    text = _read(pid, 'io')
-    # Asynchronous reads are not calls of read(), and cached ones do not
-    # come from the disk: each of the counters misses some.
-    return max(_field(text, 'rchar'), _field(text, 'read_bytes'))
-
-
-def memory_peak(pid: int) -> int:
-    """The most that was resident, in bytes."""
-    return _field(_read(pid, 'status'), 'VmHWM') * KIB
+    Asynchronous reads are no calls of read(), and reads from the page cache
+    do not count as read from the disk: each counter misses some.
+    """
+    counters = one.io_counters()
+    return int(max(counters.read_chars, counters.read_bytes))
 
 
 def unnamed_bytes(pid: int) -> int:
-    """What a process's open files take that have no name any more."""
+    """Return what a process's open files take that are deleted already."""
     total = 0
     folder = f'/proc/{pid}/fd'
-    try:
-        names = os.listdir(folder)
-    except OSError:
-        return 0
-    for name in names:
-        try:
-            found = os.stat(f'{folder}/{name}')
-        except OSError:
-            continue
-        if stat.S_ISREG(found.st_mode) and not found.st_nlink:
-            total += found.st_blocks * BLOCK_BYTES
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            with contextlib.suppress(OSError):
+                found = os.stat(f'{folder}/{name}')
+                if stat.S_ISREG(found.st_mode) and not found.st_nlink:
+                    total += found.st_blocks * measure.BLOCK_BYTES
     return total
 
 
 def staged_bytes(folder: pathlib.Path) -> int:
-    """What is staged in the directory of snapshots, beside scratch files."""
+    """Return what the snapshots directory takes, without scratch files."""
     scratch = 0
     for path in folder.glob(f'*/{SCRATCH}'):
-        try:
-            scratch += path.stat().st_blocks * BLOCK_BYTES
-        except FileNotFoundError:
-            continue
+        with contextlib.suppress(FileNotFoundError):
+            scratch += path.stat().st_blocks * measure.BLOCK_BYTES
     return max(0, measure.allocated(folder) - scratch)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """CPU seconds up to a moment, by whose they are."""
+    """CPU seconds up to a moment, by what has used them."""
 
     at: float
     cpu_seconds: dict[str, float]
@@ -144,7 +84,7 @@ class Sample:
 
 def spent(samples: collections.abc.Sequence[Sample], began: float,
           ended: float) -> dict[str, float]:
-    """CPU seconds between two moments, by whose they are."""
+    """Return the CPU seconds between two moments, by what has used them."""
     if not samples:
         return {}
     first, last = _at(samples, began), _at(samples, ended)
@@ -154,122 +94,124 @@ def spent(samples: collections.abc.Sequence[Sample], began: float,
 
 def _at(samples: collections.abc.Sequence[Sample],
         when: float) -> dict[str, float]:
-    """The sample nearest to a moment."""
+    """Return the sample nearest to a moment."""
     return min(samples, key=lambda one: abs(one.at - when)).cpu_seconds
 
 
 @dataclasses.dataclass
 class Child:
-    """A process that nova-compute began while it was watched."""
+    """A process that nova-compute has started while it was watched."""
 
     name: str
     memory_peak: int = 0
     bytes_read: int = 0
 
 
-class Monitor:
-    """Watches nova-compute and its children, QEMU and Glance, in a thread."""
+class Monitor(contextlib.ExitStack):
+    """Watches nova-compute with its children, QEMU and Glance, in a thread.
 
-    def __init__(self, conf: settings.Settings, domain: str,
-                 glance: int) -> None:
-        """:param glance: the process that leads Glance's session"""
+    :raises LabError: Glance does not run
+    """
+
+    def __init__(self, conf: settings.Settings, domain: str) -> None:
+        super().__init__()
         self._conf = conf
-        self._domain = domain
-        self._glance = glance
-        self._lines: dict[tuple[int, int], str] = {}
-        self._old: set[tuple[int, int]] = set()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._nova_mark = str(config.compute_file(conf))
+        self._qemu_mark = f'guest={domain},'
+        self._glance = glance_session(conf)
+        self._lines: dict[processes.Process, str] = {}
+        self._old: set[processes.Process] = set()
         self._qemu_read: list[int] = []
         self.samples: list[Sample] = []
-        self.children: dict[tuple[int, int], Child] = {}
+        self.children: dict[processes.Process, Child] = {}
         self.staged_peak = 0
 
-    def __enter__(self) -> 'Monitor':
-        self._old = {(one.pid, one.started) for one in processes()}
+    def __enter__(self) -> Self:
+        self._old = set(processes.every())
         self._before = staged_bytes(self._conf.snapshots)
         self._sample()
-        self._thread.start()
+        self.callback(self._sample)
+        self.enter_context(repeat.repeated(self._sample, SAMPLE_SECONDS))
         return self
-
-    def __exit__(self, kind: type[BaseException] | None,
-                 error: BaseException | None,
-                 trace: types.TracebackType | None) -> None:
-        self._stopping.set()
-        self._thread.join()
-        self._sample()
 
     @property
     def memory_peak(self) -> int:
-        """The most that one child of nova-compute had, in bytes."""
+        """Return the most that a child of nova-compute had, in bytes."""
         return max((child.memory_peak for child in self.children.values()),
                    default=0)
 
     @property
     def bytes_read(self) -> int:
-        """Of disks: by the guest's QEMU, and by programs of QEMU's."""
+        """Return what the guest's QEMU and QEMU's programs have read."""
         programs = sum(child.bytes_read for child in self.children.values()
                        if child.name in READERS)
         return max(self._qemu_read) - min(self._qemu_read) + programs
-
-    def _watch(self) -> None:
-        while not self._stopping.wait(SAMPLE_SECONDS):
-            self._sample()
 
     def _sample(self) -> None:
         now = time.time()
         cpu: dict[str, float] = collections.defaultdict(float)
         unnamed = 0
-        for one, whose in self._concerned():
-            cpu[whose] += one.cpu_seconds
-            if whose == 'qemu':
-                self._qemu_read.append(bytes_read(one.pid))
-            elif whose == 'nova' and (one.pid, one.started) not in self._old:
-                self._look(one)
-                unnamed += unnamed_bytes(one.pid)
+        for one, what in self._concerned():
+            with contextlib.suppress(processes.Gone):
+                # With the children that it has waited for.
+                cpu[what] += sum(one.cpu_times()[:4])
+                if what == 'qemu':
+                    self._qemu_read.append(bytes_read(one))
+                elif what == 'nova' and one not in self._old:
+                    self._look(one)
+                    unnamed += unnamed_bytes(one.pid)
         self.samples.append(Sample(now, dict(cpu)))
         staged = staged_bytes(self._conf.snapshots) - self._before
         self.staged_peak = max(self.staged_peak, staged + unnamed)
 
-    def _concerned(self) -> list[tuple[Process, str]]:
-        everyone = processes()
-        mark = str(config.compute_file(self._conf))
-        nova = {one.pid for one in everyone if mark in self._line(one)}
-        # Parents have lower numbers, but for a while after a wrap-around.
-        for one in sorted(everyone, key=lambda one: one.pid):
-            if one.parent in nova:
-                nova.add(one.pid)
-        guest = f'guest={self._domain},'
-        found = []
+    def _concerned(self) -> list[tuple[processes.Process, str]]:
+        """Return the processes that count, and as what."""
+        everyone = list(processes.every(['ppid']))
+        nova = {one.pid for one in everyone
+                if self._nova_mark in self._line(one)}
+        # By pid: parents have lower ones, but for a while after a wrap.
         for one in everyone:
-            if one.pid in nova:
-                found.append((one, 'nova'))
-            elif one.session == self._glance:
-                found.append((one, 'glance'))
-            elif guest in self._line(one):
-                found.append((one, 'qemu'))
-        return found
+            if one.info['ppid'] in nova:
+                nova.add(one.pid)
+        return [(one, what) for one in everyone
+                if (what := 'nova' if one.pid in nova else self._what(one))]
 
-    def _line(self, one: Process) -> str:
-        """Its command line; read twice, as a new process has its parent's."""
-        key = (one.pid, one.started)
-        if key in self._old and key in self._lines:
-            return self._lines[key]
-        self._lines[key] = _read(one.pid, 'cmdline').replace('\0', ' ')
-        return self._lines[key]
+    def _what(self, one: processes.Process) -> str:
+        with contextlib.suppress(ProcessLookupError):
+            if os.getsid(one.pid) == self._glance:
+                return 'glance'
+        return 'qemu' if self._qemu_mark in self._line(one) else ''
 
-    def _look(self, one: Process) -> None:
+    def _line(self, one: processes.Process) -> str:
+        """Return a command line; a new process may still have its parent's."""
+        if one not in self._old or one not in self._lines:
+            self._lines[one] = processes.command(one)
+        return self._lines[one]
+
+    def _look(self, one: processes.Process) -> None:
         words = self._line(one).split()
         name = pathlib.Path(words[0]).name if words else ''
-        child = self.children.setdefault((one.pid, one.started), Child(name))
+        child = self.children.setdefault(one, Child(name))
         child.name = name or child.name
-        child.memory_peak = max(child.memory_peak, memory_peak(one.pid))
-        child.bytes_read = max(child.bytes_read, bytes_read(one.pid))
+        child.memory_peak = max(child.memory_peak,
+                                processes.memory_peak(one.pid))
+        child.bytes_read = max(child.bytes_read, bytes_read(one))
+
+
+def glance_session(conf: settings.Settings) -> int:
+    """Return the session of Glance's processes.
+
+    :raises LabError: Glance does not run
+    """
+    record = process.Daemon(conf, 'glance').record()
+    if record is None:
+        raise settings.LabError('Glance does not run', conf.log('glance'))
+    return record.pid
 
 
 @dataclasses.dataclass(frozen=True)
 class Timed:
-    """What one command took."""
+    """What a command took."""
 
     seconds: float
     cpu_seconds: float
@@ -277,9 +219,9 @@ class Timed:
 
 
 def timed(log: pathlib.Path, *argv: str) -> Timed:
-    """Run a command to its end; what it prints is thrown away.
+    """Run a command to its end, and discard what it prints.
 
-    :param log: its errors are appended here
+    :param log: a file for its errors
     :raises LabError: it failed
     """
     began = time.monotonic()
@@ -287,7 +229,7 @@ def timed(log: pathlib.Path, *argv: str) -> Timed:
         child = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=errors, env=settings.environment())
-        # Not what wait4() says of memory: that counts its parent's, too.
+        # wait4() would count its parent's memory, too.
         memory = _watched(child.pid)
         _, status, used = os.wait4(child.pid, 0)
     seconds = time.monotonic() - began
@@ -300,23 +242,12 @@ def timed(log: pathlib.Path, *argv: str) -> Timed:
 
 
 def _watched(pid: int) -> int:
-    """Wait for the end of a process; the memory that it had at most."""
+    """Wait for the end of a process; return its peak of memory."""
     peak = 0
     descriptor = os.pidfd_open(pid)
     try:
         while not select.select([descriptor], [], [], WATCH_SECONDS)[0]:
-            peak = max(peak, memory_peak(pid))
+            peak = max(peak, processes.memory_peak(pid))
     finally:
         os.close(descriptor)
     return peak
-
-
-def glance_session(conf: settings.Settings) -> int:
-    """The process that leads Glance's session.
-
-    :raises LabError: Glance does not run
-    """
-    record = process.Daemon(conf, 'glance').record()
-    if record is None:
-        raise settings.LabError('Glance does not run', conf.log('glance'))
-    return record.pid

@@ -15,9 +15,9 @@
 import itertools
 import re
 
-from lab import inspect
-from lab import measure
-from lab import process
+from lab.observe import inspect
+from lab.observe import measure
+from lab.openstack import process
 
 NAME = 'snapdriver-e2e-small'
 BOOT_TIMEOUT = 120

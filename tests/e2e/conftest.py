@@ -16,12 +16,12 @@ import os
 
 import pytest
 
-from lab import cloud
-from lab import config
-from lab import demo
-from lab import measure
-from lab import settings
-from lab import stack
+from lab.bench import demo
+from lab.observe import measure
+from lab.openstack import cloud
+from lab.openstack import config
+from lab.openstack import settings
+from lab.openstack import stack
 from tests.e2e import checks
 
 NAME = 'snapdriver-e2e'
@@ -44,7 +44,7 @@ def server(lab):
     remove(lab)
     made = demo.boot(lab, NAME, lab.guest_image())
     console = measure.Console(made.console)
-    console.wait(measure.BEAT, demo.BOOT_TIMEOUT)
+    console.wait(measure.BEAT, measure.BOOT_TIMEOUT)
     yield made
     remove(lab)
 

@@ -20,11 +20,11 @@ import base64
 
 import pytest
 
-from lab import cloud
-from lab import config
-from lab import guest
-from lab import measure
-from lab import process
+from lab.observe import measure
+from lab.openstack import cloud
+from lab.openstack import config
+from lab.openstack import guest
+from lab.openstack import process
 from tests.e2e import checks
 
 # An emulated guest may need a second or two to run its program.

@@ -13,7 +13,7 @@
 
 import pytest
 
-from lab import attacks
+from lab.attacks import attacks
 
 SEED = 20150706
 

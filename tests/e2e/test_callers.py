@@ -17,10 +17,10 @@ import datetime
 import libvirt
 import pytest
 
-from lab import config
-from lab import demo
-from lab import guest
-from lab import stack
+from lab.bench import demo
+from lab.openstack import config
+from lab.openstack import guest
+from lab.openstack import stack
 from tests.e2e import checks
 
 FLAVOR = 'snapdriver-small-disks'

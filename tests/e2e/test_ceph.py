@@ -14,14 +14,14 @@
 
 import pytest
 
-from lab import ceph as lab_ceph
-from lab import cloud
-from lab import config
-from lab import inspect
-from lab import measure
-from lab import process
-from lab import stack
-from lab import watch
+from lab.observe import inspect
+from lab.observe import measure
+from lab.observe import watch
+from lab.openstack import ceph as lab_ceph
+from lab.openstack import cloud
+from lab.openstack import config
+from lab.openstack import process
+from lab.openstack import stack
 
 # A cluster, restarts and a server: much, before the first test begins.
 pytestmark = pytest.mark.timeout(900)

@@ -16,9 +16,9 @@ import json
 
 import pytest
 
-from lab import config
-from lab import demo
-from lab import process
+from lab.bench import demo
+from lab.openstack import config
+from lab.openstack import process
 from tests.e2e import checks
 
 OPTIONS = {

@@ -14,9 +14,9 @@
 
 import pytest
 
-from lab import harness
-from lab import kills
-from lab import outside
+from lab.faults import harness
+from lab.faults import kills
+from lab.faults import outside
 
 SEED = 1
 # While nothing is frozen yet, while it is, and in the middle of the upload.
@@ -24,26 +24,26 @@ POINTS = ('journal.written', 'live.begun', 'upload.middle')
 
 
 @pytest.fixture(scope='module')
-def bench(lab):
+def tried(lab):
     with harness.Harness(lab, 'ours', SEED) as made:
         yield made
 
 
 @pytest.fixture
-def rows(bench):
+def rows(tried):
     """What this test has tried."""
-    bench.rows.clear()
-    yield bench.rows
-    assert bench.rows
-    assert not [row for row in bench.rows if not row.ok]
+    tried.rows.clear()
+    yield tried.rows
+    assert tried.rows
+    assert not [row for row in tried.rows if not row.ok]
 
 
 @pytest.mark.parametrize('case', [
     pytest.param(case, id=case.name.replace(' ', '-'))
     for case in outside.listed('ours') if case.quick])
-def test_from_outside(bench, rows, case):
-    outside.Outside(bench).run([case])
+def test_from_outside(tried, rows, case):
+    outside.Outside(tried).run([case])
 
 
-def test_nova_compute_killed_at_three_points(bench, rows):
-    kills.Kills(bench).run([kills.Kill('live', point) for point in POINTS])
+def test_nova_compute_killed_at_three_points(tried, rows):
+    kills.Kills(tried).run([kills.Kill('live', point) for point in POINTS])

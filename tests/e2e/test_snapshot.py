@@ -18,12 +18,12 @@ import subprocess
 
 import pytest
 
-from lab import config
-from lab import demo
-from lab import guest
-from lab import measure
-from lab import process
-from lab import services
+from lab.bench import demo
+from lab.observe import measure
+from lab.openstack import config
+from lab.openstack import guest
+from lab.openstack import process
+from lab.openstack import services
 
 # What QEMU may hold back for the guest while the disk is read, at most.
 STAGING_LIMIT = 64 * guest.MI

@@ -16,8 +16,8 @@ import json
 
 import pytest
 
-from lab import config
-from lab import domain
+from lab.openstack import config
+from lab.openstack import domain
 from tests.e2e import checks
 
 COLD = config.Compute(options=(('snapdriver', 'live_method', 'cold'),))

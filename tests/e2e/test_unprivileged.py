@@ -18,14 +18,14 @@ import subprocess
 
 import pytest
 
-from lab import config
-from lab import paths
-from lab import process
-from lab import services
-from lab import ways
+from lab.openstack import config
+from lab.openstack import process
+from lab.openstack import services
+from lab.paths import cases
+from lab.paths import paths
 
 NOVA = config.Compute(user='nova')
-CASES = ways.unprivileged_cases()
+CASES = cases.unprivileged_cases()
 # Root again, with a server and files that the other has made.
 BACK = dataclasses.replace(CASES[0], user=config.ROOT)
 UPLOAD_TIMEOUT = 60
@@ -34,9 +34,9 @@ UPLOAD_TIMEOUT = 60
 @pytest.fixture(scope='module')
 def rows(lab):
     """A snapshot in each way, with all that has to hold checked."""
-    table = paths.Paths(lab)
-    table.run([*CASES, BACK])
-    return {row.name: row for row in table.rows}
+    made = paths.Paths(lab)
+    made.run([*CASES, BACK])
+    return {row.name: row for row in made.rows}
 
 
 @pytest.mark.parametrize('name', [case.name for case in [*CASES, BACK]])

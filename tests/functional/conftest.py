@@ -17,12 +17,22 @@ import os
 import pathlib
 import shutil
 import tempfile
+import types
+from unittest import mock
 
+import nova.conf
+from nova import objects
 import nova.privsep
 import pytest
 
+from nova_snapdriver import database
+from nova_snapdriver import driver
 from tests import functional
 from tests.functional import domains
+from tests.functional import fake_glance
+from tests.functional import snapshots
+
+CONF = nova.conf.CONF
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -64,6 +74,13 @@ def connection():
         yield opened
 
 
+@pytest.fixture(scope='session')
+def connection_with_events(event_loop):
+    """One that was opened later than the loop, which it has events from."""
+    with connected() as opened:
+        yield opened
+
+
 @contextlib.contextmanager
 def connected():
     libvirt = pytest.importorskip(
@@ -100,3 +117,46 @@ def start_domain(connection):
     """Starts persistent domains, and removes them after the test."""
     with domains.Domains(connection) as started:
         yield started.start
+
+
+@pytest.fixture
+def conf(area):
+    """Set options for one test."""
+    changed = []
+
+    def override(name, value, group=None):
+        CONF.set_override(name, value, group)
+        changed.append((name, group))
+
+    CONF([], project='nova', default_config_files=[])
+    override('virt_type', 'qemu', 'libvirt')
+    override('snapshots_directory', str(area / 'snapshots'), 'libvirt')
+    override('num_retries', 1, 'glance')
+    override('journal_directory', str(area / 'journal'), 'snapdriver')
+    yield override
+    for name, group in changed:
+        CONF.clear_override(name, group)
+
+
+@pytest.fixture(autouse=True)
+def server():
+    """The server, as Nova's database has it."""
+    found = types.SimpleNamespace(task_state=None, vm_state='active',
+                                  host='host')
+    with mock.patch.object(database, 'find', return_value=found):
+        yield found
+
+
+@pytest.fixture
+def glance(conf):
+    with fake_glance.FakeGlance(snapshots.IMAGE_ID) as server:
+        conf('api_servers', [server.url], 'glance')
+        yield server
+
+
+@pytest.fixture
+def snap_driver(conf, connection):
+    objects.register_all()
+    # Its host is not initialized: that starts threads which wait for events
+    # and never end, and the tests would not end either.
+    return driver.SnapDriver(mock.Mock())

@@ -16,6 +16,7 @@ import contextlib
 import pathlib
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -44,7 +45,7 @@ def nbdkit(*arguments):
 @contextlib.contextmanager
 def garbage(answer):
     """Listen, send the same bytes to every client, and hang up."""
-    with tempfile.TemporaryDirectory() as directory:
+    with _directory() as directory:
         path = directory + '/nbd'
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(path)
@@ -55,15 +56,20 @@ def garbage(answer):
                     '    c, _ = s.accept()\n'
                     '    c.sendall(%r)\n'
                     '    c.close()\n' % answer)
-            process = subprocess.Popen(['/usr/bin/python3', '-c', code],
+            process = subprocess.Popen([sys.executable, '-c', code],
                                        stdin=listening)
             with _ended(process):
                 yield export.Export(path, '')
 
 
+def _directory():
+    """One whose path leaves room for a socket's, whatever TMPDIR is."""
+    return tempfile.TemporaryDirectory(dir='/tmp')
+
+
 @contextlib.contextmanager
 def _server(command):
-    with tempfile.TemporaryDirectory() as directory:
+    with _directory() as directory:
         sock = pathlib.Path(directory, 'nbd')
         process = subprocess.Popen(command(str(sock)))
         with _ended(process):

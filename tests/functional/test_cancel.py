@@ -22,12 +22,7 @@ from nova.virt.libvirt import driver as nova_driver
 import pytest
 
 from nova_snapdriver import exception
-from tests.functional import test_driver
-
-# Fixtures.
-conf = test_driver.conf
-glance = test_driver.glance
-snap_driver = test_driver.snap_driver
+from tests.functional import snapshots
 
 # What is promised, on a machine that does something else as well.
 PROMISED_SECONDS = 5
@@ -76,14 +71,14 @@ class Taking:
 @pytest.fixture(params=('stall', 'mute'))
 def taking(request, snap_driver, glance, guest):
     glance.faults = [request.param]
-    return Taking(test_driver.Snapshot(snap_driver, guest), glance)
+    return Taking(snapshots.Snapshot(snap_driver, guest), glance)
 
 
 def test_image_deleted(taking, glance, guest, area):
     with taking.ends_as(nova_exception.ImageNotFound):
         glance.deleted = True
     assert len(glance.headers) == 1     # it was not tried again
-    test_driver.assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 def test_nova_compute_stopped(taking, snap_driver, glance, guest, area):
@@ -92,7 +87,7 @@ def test_nova_compute_stopped(taking, snap_driver, glance, guest, area):
         snap_driver.cleanup_host('host')
     assert glance.deleted
     assert len(glance.headers) == 1
-    test_driver.assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 def test_server_deleted(taking, glance, guest, area):
@@ -103,7 +98,7 @@ def test_server_deleted(taking, glance, guest, area):
     assert glance.deleted
     guest.domain.connect().defineXML(xml)
     guest.domain.create()
-    test_driver.assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 def test_server_stopped(taking, glance, guest, area):
@@ -111,7 +106,7 @@ def test_server_stopped(taking, glance, guest, area):
         guest.domain.destroy()
     assert glance.deleted
     guest.domain.create()
-    test_driver.assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 def test_server_restarted(taking, glance, guest, area):
@@ -119,7 +114,7 @@ def test_server_restarted(taking, glance, guest, area):
         guest.domain.destroy()
         guest.domain.create()
     assert glance.deleted
-    test_driver.assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 def test_nobody_asks_for_an_end(snap_driver, glance, guest, area):
@@ -128,10 +123,10 @@ def test_nobody_asks_for_an_end(snap_driver, glance, guest, area):
     broken = mock.Mock(side_effect=ZeroDivisionError)
     with mock.patch('nova_snapdriver.transfer.image.Image.deleted', broken), \
             mock.patch('nova_snapdriver.guest.Guest.defined', broken):
-        taking = Taking(test_driver.Snapshot(snap_driver, guest), glance)
+        taking = Taking(snapshots.Snapshot(snap_driver, guest), glance)
         time.sleep(5)
         assert broken.call_count > 1
         assert taking.error is None
     with taking.ends_as(nova_exception.ImageNotFound):
         glance.deleted = True
-    test_driver.assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)

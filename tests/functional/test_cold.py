@@ -18,27 +18,25 @@ from nova_snapdriver.capture import cold
 from nova_snapdriver.capture import export
 from nova_snapdriver import exception
 from nova_snapdriver import imagebackend
+from tests.functional import captures
+from tests.functional import disks
 from tests.functional import domains
-from tests.functional import test_live
-from tests.functional import test_server
+from tests.functional import images
 
 # In the specification of qcow2.
 BACKING_FORMAT = bytes.fromhex('e2792aca')
 
 
 def captured_image(guest, area):
-    wrapped = guest.wrapped()
-    disk = imagebackend.root_disk(wrapped.live_xml())
-    with cold.capture(test_live.request_of(
-            wrapped, disk, test_live.place(area))) as captured:
+    with cold.capture(captures.request_of(guest.wrapped(), area)) as captured:
         assert captured.consistency is export.Consistency.OFFLINE
-        test_server.read(captured.export, 'qcow2', area / 'image')
+        images.stream(captured.export, area / 'image', 'qcow2')
     assert sorted(area.glob('snapdriver-*')) == []
     domains.run('qemu-img', 'check', '-f', 'qcow2', area / 'image')
     return area / 'image'
 
 
-@pytest.mark.parametrize('make', test_server.MAKERS)
+@pytest.mark.parametrize('make', disks.MAKERS)
 def test_shut_off(make, area, loop_device, start_domain):
     path, disk_format = make(area, loop_device)
     guest = start_domain((path, disk_format))
@@ -49,7 +47,7 @@ def test_shut_off(make, area, loop_device, start_domain):
 
 
 def test_saved_guest_goes_on_from_its_memory(area, start_domain):
-    guest = start_domain(test_live.make_qcow2(area, None))
+    guest = start_domain(disks.make_qcow2(area, None))
     guest.domain.managedSave(0)
     captured_image(guest, area)
     assert guest.domain.hasManagedSaveImage()
@@ -59,7 +57,7 @@ def test_saved_guest_goes_on_from_its_memory(area, start_domain):
 
 
 def test_backing_format_is_never_guessed(area):
-    base, _ = test_live.make_raw(area, None)
+    base, _ = disks.make_raw(area, None)
     top = area / 'top'
     domains.run('qemu-img', 'create', '-f', 'qcow2', '-F', 'raw', '-b', base,
                 top)

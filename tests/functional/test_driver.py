@@ -18,90 +18,22 @@ from unittest import mock
 import uuid
 
 import nova.conf
-from nova import context as nova_context
 from nova import exception as nova_exception
-from nova import objects
 from nova.virt.libvirt import driver as nova_driver
 import pytest
 
 from nova_snapdriver import driver
 from nova_snapdriver import exception
+from tests.functional import disks
 from tests.functional import domains
-from tests.functional import fake_glance
-from tests.functional import test_live
+from tests.functional import snapshots
 
 CONF = nova.conf.CONF
-IMAGE_ID = test_live.IMAGE_ID
-
-
-@pytest.fixture
-def conf(area):
-    """Set options for one test."""
-    changed = []
-
-    def override(name, value, group=None):
-        CONF.set_override(name, value, group)
-        changed.append((name, group))
-
-    CONF([], project='nova', default_config_files=[])
-    override('virt_type', 'qemu', 'libvirt')
-    override('snapshots_directory', str(area / 'snapshots'), 'libvirt')
-    override('num_retries', 1, 'glance')
-    override('journal_directory', str(area / 'journal'), 'snapdriver')
-    yield override
-    for name, group in changed:
-        CONF.clear_override(name, group)
-
-
-@pytest.fixture
-def glance(conf):
-    with fake_glance.FakeGlance(IMAGE_ID) as server:
-        conf('api_servers', [server.url], 'glance')
-        yield server
-
-
-@pytest.fixture
-def snap_driver(conf, connection):
-    objects.register_all()
-    # Its host is not initialized: that starts threads which wait for events
-    # and never end, and the tests would not end either.
-    return driver.SnapDriver(mock.Mock())
 
 
 @pytest.fixture
 def guest(area, start_domain):
-    return start_domain(test_live.make_qcow2(area, None))
-
-
-class Snapshot:
-    """One call of the driver, as Nova's manager makes it."""
-
-    def __init__(self, snap_driver, guest, **properties):
-        self.driver = snap_driver
-        self.context = nova_context.RequestContext(
-            'user', 'project', auth_token='token')
-        self.instance = objects.Instance(
-            id=1, uuid=guest.instance.uuid, project_id='project',
-            kernel_id='', ramdisk_id='', os_type='linux', image_ref='',
-            numa_topology=None, pci_devices=objects.PciDeviceList(objects=[]),
-            pci_requests=objects.InstancePCIRequests(requests=[]),
-            info_cache=objects.InstanceInfoCache(network_info=None),
-            system_metadata={'image_' + name: value
-                             for name, value in properties.items()})
-        self.states = []
-
-    def take(self):
-        self.driver.snapshot(self.context, self.instance, IMAGE_ID,
-                             self._update_task_state)
-
-    def _update_task_state(self, task_state, expected_state='image_snapshot'):
-        self.states.append((expected_state, task_state))
-
-
-def assert_clean(guest, area):
-    guest.assert_untouched()
-    assert sorted((area / 'snapshots').glob('*')) == []
-    assert sorted((area / 'journal').glob('*')) == []
+    return start_domain(disks.make_qcow2(area, None))
 
 
 def assert_image_is_disk(glance, area):
@@ -114,7 +46,7 @@ def assert_image_is_disk(glance, area):
 
 
 def test_snapshot(snap_driver, glance, guest, area):
-    snapshot = Snapshot(snap_driver, guest)
+    snapshot = snapshots.Snapshot(snap_driver, guest)
     snapshot.take()
 
     assert snapshot.states == [
@@ -135,7 +67,7 @@ def test_snapshot(snap_driver, glance, guest, area):
     assert glance.headers[0]['x-openstack-image-size'] == size
     assert glance.headers[0]['Content-Length'] == size
     assert_image_is_disk(glance, area)
-    assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 @pytest.mark.parametrize('status, expected', (
@@ -150,13 +82,13 @@ def test_snapshot(snap_driver, glance, guest, area):
 def test_refusal_is_final(status, expected, snap_driver, glance, guest, area):
     glance.faults = [status]
     with pytest.raises(expected) as caught:
-        Snapshot(snap_driver, guest).take()
+        snapshots.Snapshot(snap_driver, guest).take()
     if expected is exception.UploadFailed:
         assert '%d: Refused: no luck today' % status in str(caught.value)
     assert len(glance.uploads) == 1
     # Also if it is said to be gone: it may be a proxy that says so.
     assert glance.deleted
-    assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 @pytest.mark.parametrize('fault', (503, 'break'))
@@ -164,10 +96,10 @@ def test_retry_sends_the_whole_image_again(fault, snap_driver, glance, guest,
                                            area):
     glance.faults = [fault]
     with mock.patch('time.sleep'):
-        Snapshot(snap_driver, guest).take()
+        snapshots.Snapshot(snap_driver, guest).take()
     assert glance.image['status'] == 'active'
     assert all(data == glance.data for data in glance.uploads)
-    assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 @pytest.mark.parametrize('group, option, value, codec', (
@@ -180,38 +112,38 @@ def test_compressed_images_are_retried_and_verified_too(
     glance.faults = [503]
     glance.algorithm = 'sha256'
     with mock.patch('time.sleep'):
-        Snapshot(snap_driver, guest).take()
+        snapshots.Snapshot(snap_driver, guest).take()
     assert all(data == glance.data for data in glance.uploads)
     assert_image_is_disk(glance, area)
     told = domains.run('qemu-img', 'info', '-f', 'qcow2', area / 'image')
     assert 'compression type: %s' % codec in told
     assert ' 0.00% compressed' not in domains.run(
         'qemu-img', 'check', '-f', 'qcow2', area / 'image')
-    assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 def test_nothing_is_hashed_that_nobody_compares(snap_driver, glance, guest,
                                                 area, conf):
     conf('verify', False, 'snapdriver')
-    Snapshot(snap_driver, guest).take()
+    snapshots.Snapshot(snap_driver, guest).take()
     assert_image_is_disk(glance, area)
-    assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 def test_retries_end(snap_driver, glance, guest, area):
     glance.faults = ['break', 'break']
     with mock.patch('time.sleep'), pytest.raises(exception.UploadFailed):
-        Snapshot(snap_driver, guest).take()
+        snapshots.Snapshot(snap_driver, guest).take()
     assert glance.deleted
-    assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 def test_answer_that_was_lost_is_made_up_for(snap_driver, glance, guest, area):
     glance.faults = ['lost']
-    Snapshot(snap_driver, guest).take()
+    snapshots.Snapshot(snap_driver, guest).take()
     assert len(glance.uploads) == 1
     assert not glance.deleted
-    assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 @pytest.mark.parametrize('fault, words', (
@@ -220,18 +152,18 @@ def test_what_arrived_wrong_is_deleted(fault, words, snap_driver, glance,
                                        guest, area):
     glance.faults = [fault]
     with pytest.raises(exception.VerifyFailed, match=words):
-        Snapshot(snap_driver, guest).take()
+        snapshots.Snapshot(snap_driver, guest).take()
     assert glance.deleted
-    assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 def test_another_hash_of_glance_is_computed(snap_driver, glance, guest, area):
     glance.algorithm = 'sha256'
-    Snapshot(snap_driver, guest).take()
+    snapshots.Snapshot(snap_driver, guest).take()
     assert not glance.deleted
     assert glance.image['os_hash_value'] == hashlib.sha256(
         glance.data).hexdigest()
-    assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 def test_glance_is_not_there(snap_driver, glance, guest, conf, area):
@@ -244,21 +176,22 @@ def test_glance_is_not_there(snap_driver, glance, guest, conf, area):
     with mock.patch.object(driver.snap_image.Image, 'describe',
                            describe_and_vanish), mock.patch('time.sleep'), \
             mock.patch('nova_snapdriver.transfer.image._SETTLE_SECONDS', 1), \
-            mock.patch.object(driver.later.Retry, 'begin') as begin:
+            mock.patch.object(driver.retry.Retry, 'begin') as begin:
         with pytest.raises(exception.UploadFailed):
-            Snapshot(snap_driver, guest).take()
+            snapshots.Snapshot(snap_driver, guest).take()
     # It could not be deleted either: that is left to a recovery.
     begin.assert_called_once_with()
     record, = snap_driver._journal.abandoned()
-    with record:
-        assert record.entry.image == IMAGE_ID
-    assert_clean(guest, area)
+    assert record.entry.image == snapshots.IMAGE_ID
+    record.remove()
+    record.close()
+    snapshots.assert_clean(guest, area)
 
 
 @pytest.mark.parametrize('state', (0, 1))
 def test_task_state_that_does_not_fit(state, snap_driver, glance, guest, area):
     """The server is being deleted: Nova's manager expects its own error."""
-    snapshot = Snapshot(snap_driver, guest)
+    snapshot = snapshots.Snapshot(snap_driver, guest)
     update = snapshot._update_task_state
 
     def deleting(**states):
@@ -270,14 +203,15 @@ def test_task_state_that_does_not_fit(state, snap_driver, glance, guest, area):
     snapshot._update_task_state = deleting
     with pytest.raises(nova_exception.UnexpectedDeletingTaskStateError):
         snapshot.take()
-    assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
-def test_server_deleted_meanwhile(snap_driver, glance, guest, area):
-    snapshot = Snapshot(snap_driver, guest)
+def test_server_deleted_meanwhile(snap_driver, glance, guest, area, server):
+    snapshot = snapshots.Snapshot(snap_driver, guest)
 
     def destroyed(task_state, expected_state=None):
         if task_state == 'image_uploading':
+            server.task_state = 'deleting'
             guest.domain.destroy()
             guest.domain.undefine()
 
@@ -292,7 +226,7 @@ def test_server_deleted_meanwhile(snap_driver, glance, guest, area):
 
 def test_server_stopped_meanwhile(snap_driver, glance, guest, area):
     """With InstanceNotFound the server would keep its task state."""
-    snapshot = Snapshot(snap_driver, guest)
+    snapshot = snapshots.Snapshot(snap_driver, guest)
 
     def destroyed(task_state, expected_state=None):
         if task_state == 'image_uploading':
@@ -307,12 +241,13 @@ def test_server_stopped_meanwhile(snap_driver, glance, guest, area):
 
 def test_quiesce_that_is_required_and_impossible(snap_driver, glance, guest,
                                                  area):
-    snapshot = Snapshot(snap_driver, guest, hw_qemu_guest_agent='yes',
-                        os_require_quiesce='yes')
+    snapshot = snapshots.Snapshot(
+        snap_driver, guest, hw_qemu_guest_agent='yes',
+        os_require_quiesce='yes')
     with pytest.raises(exception.QuiesceFailed, match='agent'):
         snapshot.take()
     assert glance.deleted
-    assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 @pytest.mark.parametrize('option, value', (
@@ -322,7 +257,7 @@ def test_guest_that_overwrites_more_than_there_is_room_for(
     disk = area / 'disk'
     disk.write_bytes(b'x' * (4 << 20))
     guest = start_domain((disk, 'raw'))
-    snapshot = Snapshot(snap_driver, guest)
+    snapshot = snapshots.Snapshot(snap_driver, guest)
 
     def write_and_wait(task_state, expected_state=None):
         if task_state == 'image_uploading':
@@ -336,14 +271,14 @@ def test_guest_that_overwrites_more_than_there_is_room_for(
     with pytest.raises(exception.ScratchExhausted, match=option):
         snapshot.take()
     assert glance.deleted
-    assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 def test_instance_without_a_domain(snap_driver, glance):
     gone = mock.Mock()
     gone.instance.uuid = str(uuid.uuid4())
     with pytest.raises(nova_exception.InstanceNotRunning):
-        Snapshot(snap_driver, gone).take()
+        snapshots.Snapshot(snap_driver, gone).take()
 
 
 @pytest.mark.parametrize('option, group, value', (
@@ -355,17 +290,24 @@ def test_what_is_not_ours_goes_the_way_of_nova(option, group, value,
     conf(option, value, group)
     with mock.patch.object(nova_driver.LibvirtDriver, 'snapshot',
                            autospec=True) as stock:
-        snapshot = Snapshot(snap_driver, guest)
+        snapshot = snapshots.Snapshot(snap_driver, guest)
         snapshot.take()
     stock.assert_called_once_with(
-        snap_driver, snapshot.context, snapshot.instance, IMAGE_ID,
-        snapshot._update_task_state)
+        snap_driver, snapshot.context, snapshot.instance, snapshots.IMAGE_ID,
+        mock.ANY)
+    # What Nova's own does first is done.
+    update = stock.call_args.args[-1]
+    update(task_state='image_pending_upload')
+    update(task_state='image_uploading',
+           expected_state='image_pending_upload')
+    assert [state for _, state in snapshot.states] == [
+        'image_pending_upload', 'image_uploading']
     assert not glance.deleted
 
 
 def test_stopped_server(snap_driver, glance, guest, area):
     guest.domain.destroy()
-    snapshot = Snapshot(snap_driver, guest)
+    snapshot = snapshots.Snapshot(snap_driver, guest)
     snapshot.take()
     assert [state for _, state in snapshot.states] == [
         'image_pending_upload', 'image_uploading']
@@ -373,7 +315,7 @@ def test_stopped_server(snap_driver, glance, guest, area):
     assert glance.image['snapdriver_consistency'] == 'offline'
     assert_image_is_disk(glance, area)
     guest.domain.create()
-    assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 @pytest.mark.parametrize('option, group, value', (
@@ -382,11 +324,11 @@ def test_stopped_server(snap_driver, glance, guest, area):
 def test_server_that_is_suspended_for_it(option, group, value, snap_driver,
                                          glance, guest, conf, area):
     conf(option, value, group)
-    Snapshot(snap_driver, guest).take()
+    snapshots.Snapshot(snap_driver, guest).take()
     assert glance.image['snapdriver_path'] == 'cold'
     assert glance.image['snapdriver_consistency'] == 'crash'
     assert_image_is_disk(glance, area)
-    assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 def test_server_that_is_suspended_and_an_upload_that_fails(
@@ -394,10 +336,10 @@ def test_server_that_is_suspended_and_an_upload_that_fails(
     conf('live_method', 'cold', 'snapdriver')
     glance.faults = [500]
     with pytest.raises(exception.UploadFailed):
-        Snapshot(snap_driver, guest).take()
+        snapshots.Snapshot(snap_driver, guest).take()
     assert glance.deleted
     assert not guest.domain.hasManagedSaveImage()
-    assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 def test_stream_of_a_stopped_server_that_breaks(snap_driver, glance, guest,
@@ -405,21 +347,21 @@ def test_stream_of_a_stopped_server_that_breaks(snap_driver, glance, guest,
     """The server is there: it must not be taken for a deleted one."""
     guest.domain.destroy()
     broken = exception.StreamFailed(reason='the disk is broken')
-    with mock.patch('nova_snapdriver.transfer.send', side_effect=broken):
+    with mock.patch('nova_snapdriver.transfer.send.send', side_effect=broken):
         with pytest.raises(exception.StreamFailed):
-            Snapshot(snap_driver, guest).take()
+            snapshots.Snapshot(snap_driver, guest).take()
     assert glance.deleted
     guest.domain.create()
-    assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 def test_mirror(snap_driver, glance, guest, conf, area, event_loop):
     conf('live_method', 'mirror', 'snapdriver')
-    Snapshot(snap_driver, guest).take()
+    snapshots.Snapshot(snap_driver, guest).take()
     assert glance.image['snapdriver_path'] == 'mirror'
     assert glance.image['snapdriver_consistency'] == 'crash'
     assert_image_is_disk(glance, area)
-    assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 @pytest.mark.parametrize('option, value', (

@@ -17,8 +17,8 @@ import hypothesis
 from hypothesis import strategies
 import pytest
 
-from lab import liar
-from lab import streamattack
+from lab.attacks import liar
+from lab.attacks import streamattack
 from nova_snapdriver.stream import nbd
 
 PYTHON = sys.executable

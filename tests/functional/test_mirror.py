@@ -13,7 +13,6 @@
 """The mirror path against a real QEMU: copied, streamed, compared."""
 
 import collections
-import subprocess
 import sys
 from unittest import mock
 
@@ -24,41 +23,32 @@ from nova_snapdriver.capture import mirror
 from nova_snapdriver import exception
 from nova_snapdriver import guest as snap_guest
 from nova_snapdriver import imagebackend
-from nova_snapdriver import journal
-from nova_snapdriver.transfer import process
-from tests.functional import conftest
+from tests.functional import captures
+from tests.functional import crashes
+from tests.functional import disks
 from tests.functional import domains
-from tests.functional import test_live
-from tests.functional import test_recovery
-
-MAKERS = (test_live.make_qcow2, test_live.make_raw, test_live.make_overlay,
-          test_live.make_block)
+from tests.functional import images
 
 
 @pytest.fixture(scope='module')
-def connection(event_loop):
-    """One that was opened later than the loop, which it has events from."""
-    with conftest.connected() as opened:
-        yield opened
+def connection(connection_with_events):
+    return connection_with_events
 
 
 def assert_clean(guest, area, path, state=libvirt.VIR_DOMAIN_RUNNING):
     guest.assert_untouched(state)
     assert not guest.domain.blockJobInfo('vda', 0)
-    disk = imagebackend.root_disk(guest.wrapped().live_xml())
-    assert disk.source.path == str(path)
-    assert not disk.mirrored
+    xml = guest.wrapped().live_xml()
+    assert imagebackend.root_disk(xml).source.path == str(path)
+    assert xml.find('devices/disk/mirror') is None
     assert sorted(area.glob('snapdriver-*')) == []
 
 
 def capture(guest, area):
-    wrapped = guest.wrapped()
-    disk = imagebackend.root_disk(wrapped.live_xml())
-    return mirror.capture(test_live.request_of(
-        wrapped, disk, test_live.place(area)))
+    return mirror.capture(captures.request_of(guest.wrapped(), area))
 
 
-@pytest.mark.parametrize('make', MAKERS)
+@pytest.mark.parametrize('make', disks.MAKERS)
 def test_image_is_the_disk_at_the_captured_instant(make, area, loop_device,
                                                    start_domain):
     path, disk_format = make(area, loop_device)
@@ -71,19 +61,13 @@ def test_image_is_the_disk_at_the_captured_instant(make, area, loop_device,
         assert guest.domain.isPersistent()
         assert not guest.domain.blockJobInfo('vda', 0)
         guest.write(9, 0, 131072)
-        request = process.Request(captured.export, 'qcow2', 'sha512')
-        with process.StreamProcess(request) as stream:
-            with image.open('wb') as out:
-                for chunk in stream.chunks():
-                    out.write(chunk)
-    domains.run('qemu-img', 'compare', '-f', 'qcow2', '-F', 'raw', image,
-                before)
-    domains.run('qemu-img', 'check', '-f', 'qcow2', image)
+        images.stream(captured.export, image, 'qcow2')
+    images.assert_same(image, 'qcow2', before, 'raw')
     assert_clean(guest, area, path)
 
 
 def test_paused_guest_stays_paused(area, start_domain):
-    path, disk_format = test_live.make_raw(area, None)
+    path, disk_format = disks.make_raw(area, None)
     guest = start_domain((path, disk_format))
     guest.domain.suspend()
     with capture(guest, area):
@@ -92,7 +76,7 @@ def test_paused_guest_stays_paused(area, start_domain):
 
 
 def test_error_while_the_image_is_read_leaves_nothing(area, start_domain):
-    path, disk_format = test_live.make_overlay(area, None)
+    path, disk_format = disks.make_overlay(area, None)
     guest = start_domain((path, disk_format))
     with pytest.raises(ZeroDivisionError):
         with capture(guest, area):
@@ -112,7 +96,7 @@ class _Deaf(collections.deque):
 
 
 def test_ready_is_known_without_an_event(area, start_domain):
-    path, disk_format = test_live.make_overlay(area, None)
+    path, disk_format = disks.make_overlay(area, None)
     guest = start_domain((path, disk_format))
     with mock.patch('nova_snapdriver.guest.collections.deque', _Deaf), \
             mock.patch.object(_Deaf, 'missed',
@@ -124,7 +108,7 @@ def test_ready_is_known_without_an_event(area, start_domain):
 
 def test_end_that_no_event_tells_is_no_success(area, start_domain):
     """The last of the data may not have been written."""
-    path, disk_format = test_live.make_overlay(area, None)
+    path, disk_format = disks.make_overlay(area, None)
     guest = start_domain((path, disk_format))
     with mock.patch('nova_snapdriver.guest.collections.deque', _Deaf), \
             mock.patch.object(_Deaf, 'missed',
@@ -137,7 +121,7 @@ def test_end_that_no_event_tells_is_no_success(area, start_domain):
 
 
 def test_job_of_somebody_else_is_left_alone(area, start_domain):
-    path, disk_format = test_live.make_raw(area, None)
+    path, disk_format = disks.make_raw(area, None)
     guest = start_domain((path, disk_format))
     theirs = area / 'theirs'
     guest.domain.blockCopy(
@@ -153,7 +137,7 @@ def test_job_of_somebody_else_is_left_alone(area, start_domain):
 
 
 # Takes a snapshot by a mirror up to a point, and is killed there.
-SCRIPT = test_recovery.BEGINNING + """
+SCRIPT = """
 if point == 'made':
     mirror._copy = die
 elif point == 'copying':
@@ -162,10 +146,10 @@ elif point == 'frozen':
     guest.end_copy = die
 elif point == 'ended':
     mirror._wait_for_the_end = die
-with noted('mirror'):
+with noted('mirror') as record:
     disk = imagebackend.root_disk(guest.live_xml())
     with mirror.capture(request.Request(
-            guest, disk, quiesce.Settings(5, False, False), place, die)):
+            guest, disk, quiesce.Settings(5, False, False), place, record)):
         die()
 """
 
@@ -173,17 +157,16 @@ with noted('mirror'):
 @pytest.mark.parametrize('point', ('made', 'copying', 'frozen', 'ended',
                                    'captured'))
 def test_killed_at(point, area, start_domain):
-    path, disk_format = test_live.make_overlay(area, None)
+    path, disk_format = disks.make_overlay(area, None)
     guest = start_domain((path, disk_format))
-    subprocess.run([sys.executable, '-c', SCRIPT, guest.domain.UUIDString(),
-                    str(area), test_live.IMAGE_ID, point], timeout=120)
-    entries = journal.Journal(str(area / 'journal'))
+    crashes.run(SCRIPT, guest, area, point)
+    entries = crashes.entries_of(area)
     copying = bool(guest.domain.blockJobInfo('vda', 0))
     assert copying == (point in ('copying', 'frozen'))
 
-    outcome, = test_recovery.recover(guest, entries)
+    outcome, = crashes.recover(guest, entries)
     assert outcome.failed == ()
     assert ('ended its block copy' in outcome.done) == copying
     assert_clean(guest, area, path)
-    assert test_recovery.left(area) == []
+    assert crashes.left(area) == []
     domains.run('qemu-img', 'check', '-U', '-f', disk_format, path)

@@ -22,12 +22,7 @@ import pytest
 from nova_snapdriver import exception
 from nova_snapdriver.transfer import process
 from tests.functional import nbd_servers
-from tests.functional import test_driver
-
-# Fixtures.
-conf = test_driver.conf
-glance = test_driver.glance
-snap_driver = test_driver.snap_driver
+from tests.functional import snapshots
 
 MIB = 1 << 20
 DISK_BYTES = 48 * MIB
@@ -93,7 +88,7 @@ class Writer:
 
 def take(snap_driver, guest, area, on_upload=lambda: None):
     """Take a snapshot while the guest writes: the writer, the upload's end."""
-    snapshot = test_driver.Snapshot(snap_driver, guest)
+    snapshot = snapshots.Snapshot(snap_driver, guest)
     writer, update = Writer(guest, area), snapshot._update_task_state
     with contextlib.ExitStack() as writing:
 
@@ -127,7 +122,7 @@ def test_job_ends_at_the_speed_of_the_disk(under_pressure, snap_driver,
     assert writer.job_took < writer.took / 2
     # The spool has no name.
     assert 'scratch' not in writer.left
-    test_driver.assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 def test_job_is_as_long_as_the_upload_without(conf, snap_driver, glance, guest,
@@ -138,7 +133,7 @@ def test_job_is_as_long_as_the_upload_without(conf, snap_driver, glance, guest,
     writer = take(snap_driver, guest, area)
     assert glance.data == CONTENT
     assert writer.job_took is None or writer.job_took > 0.8 * writer.took
-    test_driver.assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 def test_upload_that_breaks_off_after_the_end(under_pressure, snap_driver,
@@ -149,7 +144,7 @@ def test_upload_that_breaks_off_after_the_end(under_pressure, snap_driver,
     with pytest.raises(exception.EndedEarly, match='read_ahead_limit'):
         take(snap_driver, guest, area)
     assert glance.deleted and not any(glance.uploads)
-    test_driver.assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 def test_hash_that_would_need_another_look(under_pressure, snap_driver, glance,
@@ -159,7 +154,7 @@ def test_hash_that_would_need_another_look(under_pressure, snap_driver, glance,
     with pytest.raises(exception.EndedEarly, match='hash_algorithm'):
         take(snap_driver, guest, area)
     assert glance.deleted
-    test_driver.assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 def test_server_that_is_stopped_after_the_end(under_pressure, snap_driver,
@@ -193,7 +188,7 @@ def test_server_that_is_stopped_after_the_end(under_pressure, snap_driver,
     assert not guest.domain.isActive()
     assert glance.data == CONTENT
     guest.domain.create()
-    test_driver.assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 @pytest.mark.parametrize('limits, seconds', (

@@ -25,8 +25,8 @@ from nova.virt.libvirt import driver
 from nova.virt.libvirt import imagebackend as nova_backend
 import pytest
 
-from lab import ceph as lab_ceph
-from lab import settings
+from lab.openstack import ceph as lab_ceph
+from lab.openstack import settings
 from nova_snapdriver.capture import direct
 from nova_snapdriver.capture import qemunbd
 from nova_snapdriver.capture import quiesce
@@ -36,15 +36,10 @@ from nova_snapdriver import journal
 from nova_snapdriver.recovery import images as recovery_images
 from nova_snapdriver.recovery import undo
 from tests.functional import domains
-from tests.functional import test_driver
-
-# Fixtures, found here by their names.
-conf = test_driver.conf
-glance = test_driver.glance
-snap_driver = test_driver.snap_driver
+from tests.functional import snapshots
 
 BASE = 'images/base'
-COPY = 'images/' + test_driver.IMAGE_ID
+COPY = 'images/' + snapshots.IMAGE_ID
 SIZE = 12 << 20
 
 
@@ -155,7 +150,7 @@ def assert_same(first, second):
 
 def test_direct(snap_driver, glance, ceph, disk, guest, area):
     before = export(ceph, disk, area / 'before')
-    snapshot = test_driver.Snapshot(snap_driver, guest)
+    snapshot = snapshots.Snapshot(snap_driver, guest)
     snapshot.take()
     guest.write(9, 0, 65536)
 
@@ -174,13 +169,13 @@ def test_direct(snap_driver, glance, ceph, disk, guest, area):
     assert_same(export(ceph, COPY + '@snap', area / 'copy'), before)
     assert 'parent:' not in ceph.rbd('info', COPY), 'it was not flattened'
     assert ceph.rbd('snap', 'ls', disk).strip() == ''
-    test_driver.assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 def test_direct_of_a_stopped_server(snap_driver, glance, ceph, disk, guest,
                                     area):
     guest.domain.destroy()
-    test_driver.Snapshot(snap_driver, guest).take()
+    snapshots.Snapshot(snap_driver, guest).take()
     assert glance.image['snapdriver_path'] == 'direct'
     assert glance.image['snapdriver_consistency'] == 'offline'
     assert_same(export(ceph, COPY + '@snap', area / 'copy'),
@@ -195,13 +190,13 @@ def test_direct_that_fails_leaves_nothing_and_the_disk_is_read(
         glance.location_fault = 403
     suspend = mock.patch.object(snap_driver, 'suspend')
     with failing(step), suspend as suspended:
-        snapshot = test_driver.Snapshot(snap_driver, guest)
+        snapshot = snapshots.Snapshot(snap_driver, guest)
         snapshot.take()
     assert snapshot.states[0] == ('image_snapshot', 'image_pending_upload')
     suspended.assert_not_called()
     assert_live(glance, before, area)
     assert_nothing_left(ceph, disk)
-    test_driver.assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 def failing(step):
@@ -226,17 +221,17 @@ def failing(step):
 def test_glance_is_elsewhere(snap_driver, glance, ceph, disk, guest, area):
     ceph.rbd('flatten', disk)
     before = export(ceph, disk, area / 'before')
-    test_driver.Snapshot(snap_driver, guest).take()
+    snapshots.Snapshot(snap_driver, guest).take()
     assert_live(glance, before, area)
     assert_nothing_left(ceph, disk)
-    test_driver.assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 def test_image_that_is_to_be_qcow2(snap_driver, glance, ceph, disk, guest,
                                    conf, area):
     conf('snapshot_image_format', 'qcow2', 'libvirt')
     before = export(ceph, disk, area / 'before')
-    test_driver.Snapshot(snap_driver, guest).take()
+    snapshots.Snapshot(snap_driver, guest).take()
     assert glance.image['snapdriver_path'] == 'live'
     image = area / 'image'
     image.write_bytes(glance.data)
@@ -247,13 +242,13 @@ def test_image_that_is_to_be_qcow2(snap_driver, glance, ceph, disk, guest,
 
 def test_quiesce_that_is_required_and_fails(snap_driver, glance, ceph, disk,
                                             guest, area):
-    snapshot = test_driver.Snapshot(snap_driver, guest,
-                                    os_require_quiesce='yes')
+    snapshot = snapshots.Snapshot(snap_driver, guest,
+                                  os_require_quiesce='yes')
     with pytest.raises(exception.QuiesceFailed):
         snapshot.take()
     assert glance.deleted
     assert_nothing_left(ceph, disk)
-    test_driver.assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 def test_image_that_was_deleted_meanwhile(snap_driver, glance, ceph, disk,
@@ -268,9 +263,9 @@ def test_image_that_was_deleted_meanwhile(snap_driver, glance, ceph, disk,
 
     with mock.patch.object(direct, 'copy', copy_slowly):
         with pytest.raises(nova_exception.ImageNotFound):
-            test_driver.Snapshot(snap_driver, guest).take()
+            snapshots.Snapshot(snap_driver, guest).take()
     assert_nothing_left(ceph, disk)
-    test_driver.assert_clean(guest, area)
+    snapshots.assert_clean(guest, area)
 
 
 class Crash(BaseException):
@@ -289,7 +284,7 @@ def test_recovery_after_a_crash(image_there, snap_driver, glance, ceph, disk,
     kept = mock.patch.object(journal.Record, '__exit__',
                              lambda record, *exc: record.close())
     with dies, no_undoing, nor_by_nova, kept, pytest.raises(Crash):
-        test_driver.Snapshot(snap_driver, guest).take()
+        snapshots.Snapshot(snap_driver, guest).take()
     assert COPY in images(ceph)
     if image_there:
         # As after a crash later on, with the image active.
@@ -300,8 +295,8 @@ def test_recovery_after_a_crash(image_there, snap_driver, glance, ceph, disk,
     with mock.patch.multiple(
             recovery_images, exists=mock.Mock(return_value=image_there),
             delete_unfinished=mock.Mock(return_value=True)):
-        outcome, = undo.Recovery(snap_driver._host, agent_timeout=5).run(
-            journal.Journal(str(area / 'journal')))
+        outcome, = undo.Recovery(undo.Tools(
+            snap_driver._host, mock.Mock(), 5)).run(snap_driver._journal)
     assert outcome.failed == ()
     assert ceph.rbd('snap', 'ls', disk).strip() == ''
     assert (COPY in images(ceph)) == image_there
@@ -354,7 +349,7 @@ def assert_cold(glance, before, area, consistency='offline'):
 def test_stopped_server_with_glance_elsewhere(snap_driver, glance, ceph, disk,
                                               stopped, area):
     before = export(ceph, disk, area / 'before')
-    test_driver.Snapshot(snap_driver, stopped).take()
+    snapshots.Snapshot(snap_driver, stopped).take()
     assert_cold(glance, before, area)
     assert_nothing_left(ceph, disk)
     assert_nothing_staged(area)
@@ -366,7 +361,7 @@ def test_direct_of_a_stopped_server_that_glance_refuses(
     guest.domain.destroy()
     before = export(ceph, disk, area / 'before')
     glance.location_fault = 403
-    test_driver.Snapshot(snap_driver, guest).take()
+    snapshots.Snapshot(snap_driver, guest).take()
     assert_cold(glance, before, area)
     assert_nothing_left(ceph, disk)
     assert_nothing_staged(area)
@@ -376,7 +371,7 @@ def test_stopped_server_in_qcow2(snap_driver, glance, ceph, disk, stopped,
                                  conf, area):
     conf('snapshot_image_format', 'qcow2', 'libvirt')
     before = export(ceph, disk, area / 'before')
-    test_driver.Snapshot(snap_driver, stopped).take()
+    snapshots.Snapshot(snap_driver, stopped).take()
     assert glance.image['snapdriver_path'] == 'cold'
     image = area / 'image'
     image.write_bytes(glance.data)
@@ -404,7 +399,7 @@ def test_stopped_server_that_starts_meanwhile(when, snap_driver, glance, ceph,
 
     hold = rbd.held
     with mock.patch.object(rbd, 'held', start_and_hold):
-        test_driver.Snapshot(snap_driver, stopped).take()
+        snapshots.Snapshot(snap_driver, stopped).take()
     # The one that ran already at the time is not sure of its file systems.
     assert_cold(glance, before, area, 'crash')
     assert_nothing_left(ceph, disk)
@@ -425,7 +420,7 @@ def test_stopped_server_whose_snapshot_fails(step, snap_driver, glance, ceph,
         glance.faults = [413]
     with (refused.get(step, contextlib.nullcontext()),
           pytest.raises(expected.get(step, exception.CaptureFailed))):
-        test_driver.Snapshot(snap_driver, stopped).take()
+        snapshots.Snapshot(snap_driver, stopped).take()
     assert glance.deleted
     assert_nothing_left(ceph, disk)
     assert_nothing_staged(area)
@@ -438,13 +433,13 @@ def test_recovery_of_a_stopped_server_s_snapshot(snap_driver, glance, ceph,
     """Ceph does not let go of it at once: the next start does it."""
     with mock.patch.object(rbd_utils.RBDDriver, 'remove_snap',
                            side_effect=rbd_utils.rbd.Error('busy')):
-        test_driver.Snapshot(snap_driver, stopped).take()
+        snapshots.Snapshot(snap_driver, stopped).take()
     assert len(ceph.listed('snap', 'ls', disk)) == 1
 
     with mock.patch.object(recovery_images, 'delete_unfinished',
                            return_value=False):
-        outcome, = undo.Recovery(snap_driver._host, agent_timeout=5).run(
-            journal.Journal(str(area / 'journal')))
+        outcome, = undo.Recovery(undo.Tools(
+            snap_driver._host, mock.Mock(), 5)).run(snap_driver._journal)
     assert outcome.failed == ()
     assert [words for words in outcome.done if words.startswith('removed rbd')]
     assert_nothing_left(ceph, disk)
@@ -455,5 +450,5 @@ def test_stopped_server_whose_disk_nova_cannot_reach(snap_driver, glance,
     conf('images_rbd_pool', 'images', 'libvirt')
     stock = mock.patch.object(driver.LibvirtDriver, 'snapshot')
     with stock as taken:
-        test_driver.Snapshot(snap_driver, stopped).take()
+        snapshots.Snapshot(snap_driver, stopped).take()
     taken.assert_called_once()

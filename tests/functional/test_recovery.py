@@ -12,63 +12,31 @@
 
 """A snapshot whose process is killed, on a real libvirt, and what follows."""
 
-import os
 import signal
 import subprocess
 import sys
 from unittest import mock
 
 from nova import exception as nova_exception
-from nova.virt.libvirt import guest as nova_guest
 import pytest
 
-from nova_snapdriver import journal
-from nova_snapdriver.recovery import images
-from nova_snapdriver.recovery import undo
-from tests.functional import test_live
+from tests.functional import crashes
+from tests.functional import disks
 
-IMAGE_ID = test_live.IMAGE_ID
 COMMAND_SECONDS = 60
 
-# How a process begins that is to be killed in the middle of a snapshot.
-BEGINNING = """
-import os, signal, sys, threading
-import libvirt
-import nova.privsep
-from nova.virt.libvirt import guest as nova_guest
-from nova_snapdriver import guest as snap_guest
-from nova_snapdriver import imagebackend, journal
-from nova_snapdriver.capture import live, mirror, quiesce, request, workspace
-
-uuid, area, image, point = sys.argv[1:]
-nova.privsep.sys_admin_pctxt.set_client_mode(False)
-libvirt.virEventRegisterDefaultImpl()
-def turn():
-    while True:
-        libvirt.virEventRunDefaultImpl()
-threading.Thread(target=turn, daemon=True).start()
-domain = libvirt.open('qemu:///system').lookupByUUIDString(uuid)
-guest = snap_guest.Guest(nova_guest.Guest(domain), None)
-place = workspace.locate(area)
-def noted(path):
-    return journal.Journal(area + '/journal').begin(journal.Entry(
-        uuid, image, path, place.path, place.socket, True, journal.now()))
-def die(*args):
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-
 # Takes a snapshot up to a point, and is killed there.
-SCRIPT = BEGINNING + """
+SCRIPT = """
 if point == 'made':
     live._begin = die
 elif point == 'frozen':
     guest.begin_backup = die
-with noted('live'):
+with noted('live') as record:
     if point == 'noted':
         die()
     disk = imagebackend.root_disk(guest.live_xml())
     with live.capture(request.Request(
-            guest, disk, quiesce.Settings(5, False, False), place, die)):
+            guest, disk, quiesce.Settings(5, False, False), place, record)):
         if point == 'running':
             print('captured', flush=True)
             sys.stdin.read()
@@ -77,112 +45,92 @@ with noted('live'):
 
 
 def start(guest, area, point):
-    return subprocess.Popen(
-        [sys.executable, '-c', SCRIPT, guest.domain.UUIDString(), str(area),
-         IMAGE_ID, point], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, cwd=os.getcwd())
+    return crashes.start(SCRIPT, guest, area, point)
 
 
 @pytest.fixture
 def entries(area):
-    return journal.Journal(str(area / 'journal'))
-
-
-def recover(guest, entries, delete_image=None, **options):
-    host = mock.Mock()
-    if guest is None:
-        host.get_guest.side_effect = nova_exception.InstanceNotFound(
-            instance_id='gone')
-    else:
-        host.get_guest.return_value = nova_guest.Guest(guest.domain)
-    with mock.patch.object(images, 'delete_unfinished',
-                           delete_image or mock.Mock(return_value=True)):
-        return undo.Recovery(host, 5, **options).run(entries)
-
-
-def left(area):
-    return sorted(area.glob('snapdriver-*')) + sorted(
-        area.glob('journal/*'))
+    return crashes.entries_of(area)
 
 
 @pytest.mark.parametrize('point', ('noted', 'made', 'frozen', 'captured'))
 def test_killed_at(point, area, start_domain, entries):
-    guest = start_domain(test_live.make_qcow2(area, None))
+    guest = start_domain(disks.make_qcow2(area, None))
     process = start(guest, area, point)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert left(area)
+    assert crashes.left(area)
     assert guest.has_job() == (point == 'captured')
 
     # Looking does nothing.
-    outcome, = recover(guest, entries, dry_run=True)
+    outcome, = crashes.recover(guest, entries, dry_run=True)
     assert guest.has_job() == (point == 'captured')
 
     delete_image = mock.Mock(return_value=True)
-    outcome, = recover(guest, entries, delete_image)
+    outcome, = crashes.recover(guest, entries, delete_image)
     assert outcome.failed == ()
     deleted, = delete_image.call_args.args
     assert deleted.entry == outcome.entry
     assert (deleted.entry.image, deleted.entry.instance) == (
-        IMAGE_ID, guest.domain.UUIDString())
+        crashes.IMAGE_ID, guest.domain.UUIDString())
     guest.assert_untouched()
-    assert left(area) == []
-    assert recover(guest, entries) == []
+    assert crashes.left(area) == []
+    assert crashes.recover(guest, entries) == []
 
 
 def test_running_snapshot_is_none_of_its_business(area, start_domain, entries):
-    guest = start_domain(test_live.make_qcow2(area, None))
+    guest = start_domain(disks.make_qcow2(area, None))
     process = start(guest, area, 'running')
     assert process.stdout.readline() == b'captured\n'
-    assert recover(guest, entries) == []
+    assert crashes.recover(guest, entries) == []
     assert guest.has_job()
     found, = entries.running()
-    assert found.entry.image == IMAGE_ID
+    assert found.entry.image == crashes.IMAGE_ID
     process.kill()
     process.communicate()
-    outcome, = recover(guest, entries)
+    outcome, = crashes.recover(guest, entries)
     assert 'ended its backup job' in outcome.done
     guest.assert_untouched()
 
 
 def test_job_of_somebody_else_is_left_alone(area, start_domain, entries):
-    guest = start_domain(test_live.make_qcow2(area, None))
+    guest = start_domain(disks.make_qcow2(area, None))
     start(guest, area, 'noted').communicate()
     guest.domain.backupBegin(
         "<domainbackup mode='pull'><server transport='unix' "
         "socket='/var/tmp/snapdriver-test-theirs'/></domainbackup>", None, 0)
-    outcome, = recover(guest, entries)
+    outcome, = crashes.recover(guest, entries)
     assert outcome.failed == ()
     assert guest.has_job()
     guest.domain.abortJob()
-    assert left(area) == []
+    assert crashes.left(area) == []
 
 
 def test_domain_that_is_gone(area, start_domain, entries):
-    guest = start_domain(test_live.make_qcow2(area, None))
+    guest = start_domain(disks.make_qcow2(area, None))
     start(guest, area, 'captured').communicate()
     guest.domain.destroy()
-    outcome, = recover(None, entries)
+    outcome, = crashes.recover(None, entries)
     assert outcome.failed == ()
-    assert left(area) == []
+    assert crashes.left(area) == []
 
 
 def test_what_fails_is_tried_again(area, start_domain, entries):
-    guest = start_domain(test_live.make_qcow2(area, None))
+    guest = start_domain(disks.make_qcow2(area, None))
     start(guest, area, 'captured').communicate()
-    outcome, = recover(guest, entries, mock.Mock(
-        side_effect=nova_exception.ImageNotAuthorized(image_id=IMAGE_ID)))
+    refused = nova_exception.ImageNotAuthorized(image_id=crashes.IMAGE_ID)
+    outcome, = crashes.recover(guest, entries, mock.Mock(side_effect=refused))
     assert len(outcome.failed) == 1
     # The guest does not wait for the image.
     guest.assert_untouched()
-    outcome, = recover(guest, entries)
+    outcome, = crashes.recover(guest, entries)
     assert outcome.failed == ()
-    assert left(area) == []
+    assert crashes.left(area) == []
 
 
 def test_by_hand(area, start_domain, entries):
     """The commands, as an operator runs them: they come to their end."""
-    guest = start_domain(test_live.make_qcow2(area, None))
+    guest = start_domain(disks.make_qcow2(area, None))
     start(guest, area, 'captured').communicate()
     listed = command(area, 'list')
     assert listed.returncode == 0, listed.stderr
@@ -203,7 +151,8 @@ def test_by_hand(area, start_domain, entries):
 
 def command(area, *words):
     file = area / 'nova.conf'
-    file.write_text('[libvirt]\nvirt_type = qemu\n[snapdriver]\n'
+    file.write_text('[DEFAULT]\nhost = host\n'
+                    '[libvirt]\nvirt_type = qemu\n[snapdriver]\n'
                     'journal_directory = %s\n' % (area / 'journal'))
     return subprocess.run(
         [sys.executable, '-c', 'import sys;'

@@ -24,10 +24,10 @@ import pytest
 
 from nova_snapdriver.capture import live
 from nova_snapdriver import guest as snap_guest
-from nova_snapdriver import imagebackend
-from nova_snapdriver.transfer import process
+from tests.functional import captures
+from tests.functional import disks
 from tests.functional import domains
-from tests.functional import test_live
+from tests.functional import images
 
 START_SECONDS = 30
 NOBODY = 65534
@@ -92,7 +92,7 @@ def libvirtd(area):
 
 @pytest.fixture
 def domain(area, libvirtd):
-    path, _ = test_live.make_qcow2(area, None)
+    path, _ = disks.make_qcow2(area, None)
     path.chmod(0o666)
     with domains.Domains(libvirtd.connect()) as started:
         yield started.start((path, 'qcow2')).domain
@@ -121,13 +121,11 @@ def wrapped(libvirtd, domain):
 
 def test_libvirtd_restarted_while_the_image_is_read(area, libvirtd, domain):
     guest = wrapped(libvirtd, domain)
-    disk = imagebackend.root_disk(guest.live_xml())
-    with live.capture(test_live.request_of(
-            guest, disk, test_live.place(area))) as captured:
+    with live.capture(captures.request_of(guest, area)) as captured:
         libvirtd.kill()
-        request = process.Request(captured.export, 'raw', 'sha512')
-        with process.StreamProcess(request) as stream:
-            assert sum(map(len, stream.chunks())) == test_live.ODD_SIZE
+        image = area / 'image'
+        images.stream(captured.export, image, 'raw')
+        assert image.stat().st_size == disks.ODD_SIZE
         libvirtd.start()
     found = libvirtd.connect().lookupByUUIDString(domain.UUIDString())
     domains.Guest(found).assert_untouched()

@@ -29,14 +29,11 @@ from nova_snapdriver.capture import server
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import exception
 from nova_snapdriver import imagebackend
-from nova_snapdriver.transfer import process
+from tests.functional import disks
 from tests.functional import domains
-from tests.functional import test_live
+from tests.functional import images
 
 CONF = nova.conf.CONF
-
-MAKERS = (test_live.make_qcow2, test_live.make_raw, test_live.make_overlay,
-          test_live.make_block)
 
 
 @pytest.fixture(params=('itself', 'root'))
@@ -59,7 +56,7 @@ def chain_of(path, disk_format, base=None):
 
 def chain_made(make, area, loop_device):
     path, disk_format = make(area, loop_device)
-    base = area / 'disk.raw' if make is test_live.make_overlay else None
+    base = area / 'disk.raw' if make is disks.make_overlay else None
     return path, disk_format, chain_of(path, disk_format, base)
 
 
@@ -79,23 +76,16 @@ def serves(pid, socket):
             os.fsencode(socket) in words)
 
 
-def read(exported, image_format, path):
-    request = process.Request(exported, image_format, 'sha512')
-    with process.StreamProcess(request) as stream, path.open('wb') as out:
-        for chunk in stream.chunks():
-            out.write(chunk)
-
-
-@pytest.mark.parametrize('make', MAKERS)
+@pytest.mark.parametrize('make', disks.MAKERS)
 def test_shows_the_disk_again_and_again(make, reader, area, loop_device):
     path, disk_format, chain = chain_made(make, area, loop_device)
     place = workspace.locate(str(area))
-    with workspace.private(place, None):
+    with workspace.private(place, None, print):
         with server.serve(place, chain, 'vda') as exported:
             info = os.stat(place.socket)
             assert stat.S_IMODE(info.st_mode) & 0o077 == 0
             for name in ('one', 'two'):
-                read(exported, 'qcow2', area / name)
+                images.stream(exported, area / name, 'qcow2')
                 domains.run('qemu-img', 'compare', '-f', 'qcow2', '-F',
                             disk_format, '-U', area / name, path)
         assert server_pids(place.socket) == []
@@ -109,22 +99,22 @@ def test_header_of_the_image_decides_nothing(area):
     domains.run('qemu-img', 'create', '-f', 'qcow2', '-F', 'raw', '-b', secret,
                 disk, '1M')
     place = workspace.locate(str(area))
-    with workspace.private(place, None):
+    with workspace.private(place, None, print):
         with server.serve(place, chain_of(disk, 'raw'), 'vda') as exported:
-            read(exported, 'raw', area / 'image')
+            images.stream(exported, area / 'image', 'raw')
     image = (area / 'image').read_bytes()
     # QEMU rounds up to sectors.
     assert image.rstrip(b'\0') == disk.read_bytes().rstrip(b'\0')
     assert b'canary' not in image
 
 
-@pytest.mark.parametrize('make', MAKERS[:3])
+@pytest.mark.parametrize('make', disks.FILE_MAKERS)
 def test_writer_is_kept_out(make, reader, area, start_domain):
     path, disk_format, chain = chain_made(make, area, None)
     guest = start_domain((path, disk_format))
     guest.domain.destroy()
     place = workspace.locate(str(area))
-    with workspace.private(place, None):
+    with workspace.private(place, None, print):
         with server.serve(place, chain, 'vda'):
             with pytest.raises(libvirt.libvirtError, match='lock'):
                 guest.domain.create()
@@ -132,12 +122,12 @@ def test_writer_is_kept_out(make, reader, area, start_domain):
     guest.assert_untouched()
 
 
-@pytest.mark.parametrize('make', MAKERS[:3])
+@pytest.mark.parametrize('make', disks.FILE_MAKERS)
 def test_refused_where_a_guest_writes(make, reader, area, start_domain):
     path, disk_format, chain = chain_made(make, area, None)
     guest = start_domain((path, disk_format))
     place = workspace.locate(str(area))
-    with workspace.private(place, None):
+    with workspace.private(place, None, print):
         with pytest.raises(exception.CaptureFailed, match='lock'):
             with server.serve(place, chain, 'vda'):
                 pass
@@ -147,22 +137,22 @@ def test_refused_where_a_guest_writes(make, reader, area, start_domain):
 
 def test_others_may_read_the_base(area, start_domain):
     """Two servers of one image: one runs, the other is captured."""
-    path, _, chain = chain_made(test_live.make_overlay, area, None)
+    path, _, chain = chain_made(disks.make_overlay, area, None)
     other = area / 'other.qcow2'
     domains.run('qemu-img', 'create', '-f', 'qcow2', '-F', 'raw', '-b',
                 chain[1].path, other)
     guest = start_domain((other, 'qcow2'))
     place = workspace.locate(str(area))
-    with workspace.private(place, None):
+    with workspace.private(place, None, print):
         with server.serve(place, chain, 'vda') as exported:
-            read(exported, 'qcow2', area / 'image')
+            images.stream(exported, area / 'image', 'qcow2')
     guest.assert_untouched()
 
 
 def test_callers_error_is_not_hidden(reader, area):
-    chain = chain_of(*test_live.make_raw(area, None))
+    chain = chain_of(*disks.make_raw(area, None))
     place = workspace.locate(str(area))
-    with workspace.private(place, None):
+    with workspace.private(place, None, print):
         with pytest.raises(ZeroDivisionError):
             with server.serve(place, chain, 'vda'):
                 raise ZeroDivisionError
@@ -171,7 +161,7 @@ def test_callers_error_is_not_hidden(reader, area):
 
 def test_disk_that_is_not_there(reader, area):
     place = workspace.locate(str(area))
-    with workspace.private(place, None):
+    with workspace.private(place, None, print):
         with pytest.raises(exception.CaptureFailed, match='No such file'):
             with server.serve(place, chain_of(area / 'gone', 'raw'), 'vda'):
                 pass
@@ -179,9 +169,9 @@ def test_disk_that_is_not_there(reader, area):
 
 def test_limits_and_a_clean_environment(area, monkeypatch):
     monkeypatch.setenv('OS_PASSWORD', 'secret')
-    chain = chain_of(*test_live.make_raw(area, None))
+    chain = chain_of(*disks.make_raw(area, None))
     place = workspace.locate(str(area))
-    with workspace.private(place, None):
+    with workspace.private(place, None, print):
         with server.serve(place, chain, 'vda'):
             pid, = server_pids(place.socket)
             about = pathlib.Path('/proc/%d' % pid)
@@ -199,7 +189,7 @@ from nova_snapdriver.capture import server, workspace
 from nova_snapdriver.capture import privsep
 from nova_snapdriver import imagebackend
 place = workspace.locate(sys.argv[1])
-with workspace.private(place, None):
+with workspace.private(place, None, print):
     with server.serve(place, (imagebackend.Source(
             'file', 'raw', sys.argv[2]),), 'vda'):
         print(place.socket, flush=True)
@@ -208,7 +198,7 @@ with workspace.private(place, None):
 
 
 def test_dies_with_nova_compute(area):
-    path, _ = test_live.make_raw(area, None)
+    path, _ = disks.make_raw(area, None)
     parent = subprocess.Popen([sys.executable, '-c', SCRIPT, area, path],
                               stdout=subprocess.PIPE, text=True)
     socket = parent.stdout.readline().strip()
@@ -230,7 +220,7 @@ def test_root_reads_disks_only(kind, area, tmp_path):
     CONF.set_override('instances_path', str(area))
     place = workspace.locate(str(area))
     try:
-        with workspace.private(place, None):
+        with workspace.private(place, None, print):
             with pytest.raises(exception.DiskUnusable, match='read as root'):
                 privsep.start_server(
                     place.socket, [(kind, 'raw', str(area / 'disk'))], 'vda')
@@ -239,7 +229,7 @@ def test_root_reads_disks_only(kind, area, tmp_path):
 
 
 def test_root_makes_no_socket_anywhere_else(area):
-    path, _ = test_live.make_raw(area, None)
+    path, _ = disks.make_raw(area, None)
     with pytest.raises(exception.DiskUnusable, match='no socket'):
         privsep.start_server(str(area / 'nbd'), [('file', 'raw', str(path))],
                              'vda')

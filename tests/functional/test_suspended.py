@@ -12,12 +12,9 @@
 
 """The cold path on guests that run: suspended, copied, and started again."""
 
-import dataclasses
 import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from unittest import mock
 
@@ -31,12 +28,13 @@ from nova_snapdriver.capture import export
 from nova_snapdriver.capture import space
 from nova_snapdriver.capture import suspend
 from nova_snapdriver import exception
-from nova_snapdriver import imagebackend
 from nova_snapdriver import journal
+from tests.functional import captures
+from tests.functional import crashes
+from tests.functional import disks
 from tests.functional import domains
-from tests.functional import test_live
-from tests.functional import test_recovery
-from tests.functional import test_server
+from tests.functional import images
+from tests.functional import power
 
 XFS_BYTES = 320 << 20       # the smallest that there is, and some
 
@@ -55,43 +53,7 @@ def xfs(area):
     domains.run('umount', directory)
 
 
-class Power:
-    """What the driver does of Nova's, done by libvirt alone."""
-
-    def __init__(self, guest):
-        self.guest = guest
-        self.notes = []
-        self.attached = 0
-
-    def power(self):
-        return suspend.Power(self.suspend, self.launch, self.attach,
-                             self.notes.append)
-
-    def suspend(self):
-        self.guest.domain.managedSave(0)
-
-    def launch(self):
-        self.guest.domain.create()
-
-    def attach(self):
-        self.attached += 1
-
-
-def request_of(guest, power, directory):
-    wrapped = guest.wrapped()
-    disk = imagebackend.root_disk(wrapped.live_xml())
-    return dataclasses.replace(
-        test_live.request_of(wrapped, disk, test_live.place(directory)),
-        power=power.power())
-
-
-def assert_runs(guest, directory, state=libvirt.VIR_DOMAIN_RUNNING):
-    guest.assert_untouched(state)
-    assert not guest.domain.hasManagedSaveImage()
-    assert sorted(directory.glob('snapdriver-*')) == []
-
-
-@pytest.mark.parametrize('make', test_server.MAKERS)
+@pytest.mark.parametrize('make', disks.MAKERS)
 @pytest.mark.parametrize('clones', (False, True))
 def test_image_is_the_disk_at_the_captured_instant(
         clones, make, area, xfs, loop_device, start_domain):
@@ -100,77 +62,75 @@ def test_image_is_the_disk_at_the_captured_instant(
     guest = start_domain((path, disk_format))
     guest.write(8, 2 << 20, 70000)
     before = area / 'before'
-    power = Power(guest)
-    request = request_of(guest, power, directory)
+    nova = power.Power(guest)
+    request = nova.request(directory)
 
     with mock.patch.object(copying, '_spooled',
                            side_effect=copying._spooled) as spool:
         with cold.capture(request) as captured:
             # It runs while the image is read.
             assert guest.state() == libvirt.VIR_DOMAIN_RUNNING
-            assert power.notes == [True, False]
+            assert nova.notes.history == [journal.Mark.SUSPENDED, None]
             domains.run('qemu-img', 'convert', '-U', '-f', disk_format, '-O',
                         'raw', path, before)
             guest.write(9, 0, 131072)
             guest.write(9, 6 << 20, 65536)
-            test_server.read(captured.export, 'qcow2', area / 'image')
+            images.stream(captured.export, area / 'image', 'qcow2')
 
     block = str(path).startswith('/dev/')
     assert spool.called == (block or not clones)
     assert captured.consistency is export.Consistency.CRASH
-    assert power.attached == 1
-    domains.run('qemu-img', 'check', '-f', 'qcow2', area / 'image')
-    domains.run('qemu-img', 'compare', '-f', 'qcow2', '-F', 'raw',
-                area / 'image', before)
-    assert_runs(guest, directory)
+    assert nova.attached == 1
+    images.assert_same(area / 'image', 'qcow2', before, 'raw')
+    power.assert_runs(guest, directory)
 
 
 def test_paused_guest_is_paused_again(area, start_domain):
-    guest = start_domain(test_live.make_qcow2(area, None))
+    guest = start_domain(disks.make_qcow2(area, None))
     guest.domain.suspend()
-    with cold.capture(request_of(guest, Power(guest), area)):
+    with cold.capture(power.Power(guest).request(area)):
         assert guest.state() == libvirt.VIR_DOMAIN_PAUSED
-    assert_runs(guest, area, libvirt.VIR_DOMAIN_PAUSED)
+    power.assert_runs(guest, area, libvirt.VIR_DOMAIN_PAUSED)
 
 
 def test_guest_that_cannot_be_suspended_goes_on(area, start_domain):
-    guest = start_domain(test_live.make_qcow2(area, None))
-    power = Power(guest)
-    power.suspend = mock.Mock(
+    guest = start_domain(disks.make_qcow2(area, None))
+    nova = power.Power(guest)
+    nova.suspend = mock.Mock(
         side_effect=nova_exception.InstanceFaultRollback(
             nova_exception.InstanceSuspendFailure(reason='a device')))
     # Devices that it never lost cannot be given back.
-    power.attach = mock.Mock(side_effect=libvirt.libvirtError('is there'))
+    nova.attach = mock.Mock(side_effect=libvirt.libvirtError('is there'))
     with pytest.raises(exception.CaptureFailed, match='a device'):
-        with cold.capture(request_of(guest, power, area)):
+        with cold.capture(nova.request(area)):
             pass
-    assert power.notes == [True, False]
-    assert_runs(guest, area)
+    assert nova.notes.history == [journal.Mark.SUSPENDED, None]
+    power.assert_runs(guest, area)
 
 
 def test_copy_that_fails(area, start_domain):
-    guest = start_domain(test_live.make_qcow2(area, None))
-    power = Power(guest)
+    guest = start_domain(disks.make_qcow2(area, None))
+    nova = power.Power(guest)
     with mock.patch.object(copying.child, 'output', autospec=True,
                            side_effect=OSError('no such program')):
         with pytest.raises(exception.CaptureFailed, match='no such program'):
-            with cold.capture(request_of(guest, power, area)):
+            with cold.capture(nova.request(area)):
                 pass
-    assert_runs(guest, area)
+    power.assert_runs(guest, area)
 
 
 def test_no_room_for_a_copy_is_seen_before_the_guest_is_touched(
         area, start_domain):
-    guest = start_domain(test_live.make_qcow2(area, None))
-    power = Power(guest)
-    power.suspend = mock.Mock()
-    for limits in space.Limits(1 << 60, 0), space.Limits(0, 1):
+    guest = start_domain(disks.make_qcow2(area, None))
+    nova = power.Power(guest)
+    nova.suspend = mock.Mock()
+    for limits in (space.Limits(1 << 60, 0),
+                   space.Limits(0, 1)):
         with pytest.raises(exception.ScratchExhausted):
-            with cold.capture(dataclasses.replace(
-                    request_of(guest, power, area), limits=limits)):
+            with cold.capture(nova.request(area, limits=limits)):
                 pass
-    power.suspend.assert_not_called()
-    assert_runs(guest, area)
+    nova.suspend.assert_not_called()
+    power.assert_runs(guest, area)
 
 
 def wait_until_gone(path):
@@ -181,16 +141,16 @@ def wait_until_gone(path):
 
 def test_clone_gives_way_to_the_guest(xfs, start_domain):
     """The room that a clone takes grows with what the guest overwrites."""
-    guest = start_domain(test_live.make_raw(xfs, None))
-    request = request_of(guest, Power(guest), xfs)
+    guest = start_domain(disks.make_raw(xfs, None))
+    request = power.Power(guest).request(
+        xfs, limits=space.Limits(64 << 20, 0))
     with pytest.raises(exception.ScratchExhausted, match='scratch_reserve'):
-        with cold.capture(dataclasses.replace(
-                request, limits=space.Limits(64 << 20, 0))):
+        with cold.capture(request):
             free = shutil.disk_usage(xfs).free
             domains.run('fallocate', '-l', free - (32 << 20), xfs / 'others')
             wait_until_gone(pathlib.Path(request.place.copy))
             raise exception.StreamFailed(reason='its server has ended')
-    assert_runs(guest, xfs)
+    power.assert_runs(guest, xfs)
 
 
 @pytest.fixture
@@ -200,8 +160,8 @@ def impatient():
 
 
 def test_start_is_tried_again(area, start_domain, impatient):
-    guest = start_domain(test_live.make_qcow2(area, None))
-    power = Power(guest)
+    guest = start_domain(disks.make_qcow2(area, None))
+    nova = power.Power(guest)
     tried = []
 
     def launch():
@@ -210,41 +170,40 @@ def test_start_is_tried_again(area, start_domain, impatient):
             raise libvirt.libvirtError('not yet')
         guest.domain.create()
 
-    power.launch = launch
-    with cold.capture(request_of(guest, power, area)):
+    nova.launch = launch
+    with cold.capture(nova.request(area)):
         assert len(tried) == 3
-    assert_runs(guest, area)
+    power.assert_runs(guest, area)
 
 
 def test_start_that_fails_loses_no_memory(area, start_domain, impatient):
-    guest = start_domain(test_live.make_qcow2(area, None))
-    power = Power(guest)
-    power.launch = mock.Mock(side_effect=libvirt.libvirtError('no memory'))
-    left = []
+    guest = start_domain(disks.make_qcow2(area, None))
+    nova = power.Power(guest)
+    nova.launch = mock.Mock(side_effect=libvirt.libvirtError('no memory'))
+    nova.notes = captures.Notes(may_be_kept=True)
     with pytest.raises(exception.ResumeFailed, match='virsh start'):
-        with cold.capture(dataclasses.replace(
-                request_of(guest, power, area),
-                on_leftover=lambda: left.append(1))):
+        with cold.capture(nova.request(area)):
             pass
-    assert left and power.notes == [True]
+    assert nova.notes.kept
+    assert nova.notes.history == [journal.Mark.SUSPENDED]
     assert guest.domain.hasManagedSaveImage()
     guest.domain.create()
-    assert_runs(guest, area)
+    power.assert_runs(guest, area)
 
 
 def test_devices_that_do_not_come_back(area, start_domain):
-    guest = start_domain(test_live.make_qcow2(area, None))
-    power = Power(guest)
-    power.attach = mock.Mock(side_effect=libvirt.libvirtError('gone'))
+    guest = start_domain(disks.make_qcow2(area, None))
+    nova = power.Power(guest)
+    nova.attach = mock.Mock(side_effect=libvirt.libvirtError('gone'))
     with pytest.raises(exception.DevicesMissing, match='hard reboot'):
-        with cold.capture(request_of(guest, power, area)):
+        with cold.capture(nova.request(area)):
             pass
-    assert power.notes == [True, False]
-    assert_runs(guest, area)
+    assert nova.notes.history == [journal.Mark.SUSPENDED, None]
+    power.assert_runs(guest, area)
 
 
 # Takes a snapshot up to a point, and is killed there.
-SCRIPT = test_recovery.BEGINNING + """
+SCRIPT = """
 from nova_snapdriver.capture import cold, copying, suspend
 
 record = noted('cold')
@@ -264,9 +223,8 @@ if point == 'copying':
     copying.child.output = lambda *words, **limits: die()
 with record, cold.capture(request.Request(
         guest, imagebackend.root_disk(guest.live_xml()),
-        quiesce.Settings(5, False, False), place, die,
-        power=suspend.Power(suspend_guest, launch, lambda: None,
-                            record.note_suspended))):
+        quiesce.Settings(5, False, False), place, record,
+        power=suspend.Power(suspend_guest, launch, lambda: None))):
     die()
 """
 
@@ -275,46 +233,72 @@ with record, cold.capture(request.Request(
     ('marked', False), ('saved', True), ('copying', True), ('copied', True),
     ('started', False), ('captured', False)))
 def test_killed_at(point, stopped, area, start_domain):
-    guest = start_domain(test_live.make_qcow2(area, None))
-    done = subprocess.run(
-        [sys.executable, '-c', SCRIPT, guest.domain.UUIDString(), str(area),
-         test_live.IMAGE_ID, point], timeout=120)
-    assert done.returncode == -signal.SIGKILL
+    guest = start_domain(disks.make_qcow2(area, None))
+    assert crashes.run(SCRIPT, guest, area, point) == -signal.SIGKILL
     assert guest.domain.isActive() != stopped
-    entries = journal.Journal(str(area / 'journal'))
+    entries = crashes.entries_of(area)
 
     # Looking does nothing.
-    test_recovery.recover(guest, entries, dry_run=True)
+    crashes.recover(guest, entries, dry_run=True)
     assert guest.domain.isActive() != stopped
 
-    outcome, = test_recovery.recover(guest, entries)
+    outcome, = crashes.recover(guest, entries)
     assert outcome.failed == ()
     assert ('started the guest from its saved memory' in
             outcome.done) == stopped
-    assert_runs(guest, area)
-    assert test_recovery.left(area) == []
+    power.assert_runs(guest, area)
+    assert crashes.left(area) == []
 
 
-def test_guest_that_somebody_else_suspends_stays(area, start_domain):
-    guest = start_domain(test_live.make_qcow2(area, None))
-    subprocess.run(
-        [sys.executable, '-c', SCRIPT, guest.domain.UUIDString(), str(area),
-         test_live.IMAGE_ID, 'captured'], timeout=120)
+@pytest.mark.parametrize('refusal', (
+    'the server is suspended', 'the server is on the host b'))
+def test_guest_that_nova_does_not_want_to_run_stays(refusal, area,
+                                                    start_domain):
+    guest = start_domain(disks.make_qcow2(area, None))
+    crashes.run(SCRIPT, guest, area, 'copied')
+    outcome, = crashes.recover(guest, crashes.entries_of(area),
+                               refusal=refusal)
+    assert outcome.failed == ()
+    assert 'left the guest as it is: %s' % refusal in outcome.done
+    assert guest.domain.hasManagedSaveImage()
+    guest.domain.create()
+    power.assert_runs(guest, area)
+
+
+def test_guest_is_started_once(area, start_domain):
+    """Its image could not be deleted, and then it was suspended again."""
+    guest = start_domain(disks.make_qcow2(area, None))
+    crashes.run(SCRIPT, guest, area, 'copied')
+    entries = crashes.entries_of(area)
+    outcome, = crashes.recover(guest, entries, mock.Mock(
+        side_effect=nova_exception.ImageNotAuthorized(image_id='x')))
+    assert len(outcome.failed) == 1 and not outcome.guest_waits
     guest.domain.managedSave(0)
-    outcome, = test_recovery.recover(
-        guest, journal.Journal(str(area / 'journal')))
+    outcome, = crashes.recover(guest, entries)
     assert outcome.failed == ()
     assert guest.domain.hasManagedSaveImage()
     guest.domain.create()
-    assert_runs(guest, area)
+    power.assert_runs(guest, area)
+
+
+def test_guest_that_somebody_else_suspends_stays(area, start_domain):
+    guest = start_domain(disks.make_qcow2(area, None))
+    crashes.run(SCRIPT, guest, area, 'captured')
+    guest.domain.managedSave(0)
+    outcome, = crashes.recover(
+        guest, crashes.entries_of(area))
+    assert outcome.failed == ()
+    assert guest.domain.hasManagedSaveImage()
+    guest.domain.create()
+    power.assert_runs(guest, area)
 
 
 def test_save_under_way_is_given_up(area, start_domain):
     """A guest that is still being saved goes on rather than stops."""
-    guest = start_domain(test_live.make_qcow2(area, None))
+    guest = start_domain(disks.make_qcow2(area, None))
     saving = [True, True, False]
     wrapped = guest.wrapped()
     with mock.patch.object(wrapped, 'is_being_saved',
                            side_effect=lambda: saving.pop(0)):
         assert suspend.bring_back(wrapped, guest.domain.create)
-    assert_runs(guest, area)
+    power.assert_runs(guest, area)

@@ -18,13 +18,16 @@ from nova_snapdriver.capture import cold
 from nova_snapdriver.capture import live
 from nova_snapdriver.capture import mirror
 from nova_snapdriver import imagebackend
+from tests.functional import captures
+from tests.functional import disks
 from tests.functional import domains
-from tests.functional import test_live
-from tests.functional import test_mirror
-from tests.functional import test_server
-from tests.functional import test_suspended
+from tests.functional import images
+from tests.functional import power
 
-connection = test_mirror.connection     # a fixture
+
+@pytest.fixture(scope='module')
+def connection(connection_with_events):
+    return connection_with_events
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def nvram(area):
 
 @pytest.fixture
 def guest(area, nvram, start_domain):
-    return start_domain(test_live.make_qcow2(area, None),
+    return start_domain(disks.make_qcow2(area, None),
                         firmware=domains.UEFI % nvram)
 
 
@@ -53,34 +56,28 @@ def assert_variables_kept(guest, nvram):
 
 @pytest.mark.parametrize('way', (live, mirror))
 def test_one_that_runs(way, guest, nvram, area):
-    wrapped = guest.wrapped()
-    disk = imagebackend.root_disk(wrapped.live_xml())
-    request = test_live.request_of(wrapped, disk, test_live.place(area))
+    request = captures.request_of(guest.wrapped(), area)
     with way.capture(request) as captured:
-        test_server.read(captured.export, 'qcow2', area / 'image')
+        images.stream(captured.export, area / 'image', 'qcow2')
     assert_image_is_disk(area, area / 'image')
     assert_variables_kept(guest, nvram)
     guest.assert_untouched()
 
 
 def test_one_that_is_suspended_for_it(guest, nvram, area):
-    request = test_suspended.request_of(guest, test_suspended.Power(guest),
-                                        area)
-    with cold.capture(request) as captured:
-        test_server.read(captured.export, 'qcow2', area / 'image')
+    with cold.capture(power.Power(guest).request(area)) as captured:
+        images.stream(captured.export, area / 'image', 'qcow2')
     assert_image_is_disk(area, area / 'image')
     assert_variables_kept(guest, nvram)
-    test_suspended.assert_runs(guest, area)
+    power.assert_runs(guest, area)
 
 
 def test_one_that_is_stopped(guest, nvram, area):
     guest.domain.destroy()
     written = nvram.read_bytes()
-    wrapped = guest.wrapped()
-    disk = imagebackend.root_disk(wrapped.live_xml())
-    request = test_live.request_of(wrapped, disk, test_live.place(area))
+    request = captures.request_of(guest.wrapped(), area)
     with cold.capture(request) as captured:
-        test_server.read(captured.export, 'qcow2', area / 'image')
+        images.stream(captured.export, area / 'image', 'qcow2')
     assert_image_is_disk(area, area / 'image')
     assert nvram.read_bytes() == written
     guest.domain.create()

@@ -33,7 +33,7 @@ POINT = 'live.begun'
 def used():
     """The points that the driver's code names."""
     for path in (ROOT / 'nova_snapdriver').rglob('*.py'):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_bytes())):
             match node:
                 case ast.Call(
                         func=ast.Attribute(attr='reach', value=ast.Name(

@@ -23,8 +23,8 @@ CLUSTER = extents.CLUSTER_SIZE
 CHILD_ONLY = ('nbd', 'pipeline', 'readahead', 'writeback', 'survey',
               'compressor', 'codec')
 SEEN = """
-import sys
 import nova_snapdriver.stream.formats
+import sys
 print(*sys.modules)
 """
 

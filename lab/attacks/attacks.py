@@ -1,0 +1,355 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Attack as a hostile guest, local user or user of the cloud, one row each."""
+
+import argparse
+import collections.abc
+import dataclasses
+import pathlib
+import random
+
+from lab.attacks import bystander
+from lab.attacks import hostile
+from lab.attacks import liar
+from lab.attacks import streamattack
+from lab.attacks import victim
+from lab import command
+from lab.observe import disks
+from lab.openstack import config
+from lab.openstack import services
+from lab.openstack import settings
+from lab.openstack import stack
+
+# One of each kind, for the end-to-end tests.
+QUICK = ('live raw running: qcow2 with a backing file',
+         'live raw running: VMDK that names a file',
+         'cold raw stopped: qcow2 with a data file',
+         'live raw running: another local user',
+         'live raw running: children and secrets',
+         'live raw running: names full of injection')
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """A path, on a kind of disk, in a state."""
+
+    path: str
+    disk: str
+    state: str
+    options: config.Options = ()
+
+    @property
+    def name(self) -> str:
+        return f'{self.path} {self.disk} {self.state}'
+
+    @property
+    def compute(self) -> config.Compute:
+        return config.Compute(options=disks.DISKS[self.disk] + self.options)
+
+
+def _ways(disk: str) -> list[Way]:
+    return [Way('live', disk, 'running'), Way('cold', disk, 'stopped'),
+            Way('mirror', disk, 'running', disks.MIRROR),
+            Way('cold', disk, 'running', disks.SUSPEND)]
+
+
+RAW = _ways('raw')
+OTHERS = [*_ways('overlay'), *_ways('qcow2')[:2], *_ways('block')[:2]]
+
+
+@dataclasses.dataclass
+class Row(command.Row):
+    """The result of one attack."""
+
+    seed: int = 0
+    advisory: str = ''
+    #: `equal`: the image is the disk; `refused`: by Glance or the driver.
+    outcome: str = ''
+    peak_bytes: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Attack:
+    """A row to be; without a way, it needs no server."""
+
+    name: str
+    way: Way | None
+    action: collections.abc.Callable[['Attacks', Row], None]
+    advisory: str = ''
+
+
+class Attacks:
+    """Attacks a server for each kind of disk."""
+
+    def __init__(self, lab: stack.Stack, seed: int,
+                 target: pathlib.Path | None = None) -> None:
+        self.lab, self.seed = lab, seed
+        self.chance = random.Random(seed)
+        self.folder = lab.settings.root / 'attacks'
+        settings.make_directory(self.folder)
+        self.canary = hostile.Canary(self.folder, self.chance)
+        self.headers = {header.name: header for header in
+                        hostile.make(self.canary, self.folder)}
+        self.table = command.Table(line, target)
+        self._victims: dict[str, victim.Victim] = {}
+        self._compute: config.Compute | None = None
+
+    @property
+    def rows(self) -> list[Row]:
+        return self.table.rows
+
+    def run(self, wanted: list[Attack]) -> None:
+        """Attack; restore nova-compute's options and umask."""
+        # First, as other options would disturb servers of a former run.
+        self.lab.cloud.clean(victim.NAME, victim.NAME)
+        try:
+            for attack in wanted:
+                self._row(attack)
+        finally:
+            while self._victims:
+                self._victims.popitem()[1].remove()
+            if self._compute is not None:
+                self._stop_compute(self._compute)
+                self.lab.compute(config.Compute())
+
+    def _stop_compute(self, choice: config.Compute) -> None:
+        """Stop nova-compute, so that it starts with this process's umask."""
+        services.NovaCompute(self.lab.settings, choice).stop()
+
+    def _row(self, attack: Attack) -> None:
+        row = Row(attack.name, seed=self.seed, advisory=attack.advisory)
+        try:
+            if attack.way is not None:
+                self._use(attack.way)
+            attack.action(self, row)
+        except (settings.LabError, OSError, ValueError) as error:
+            row.problems.append(str(error))
+            # The next row needs a server in a known state.
+            if attack.way is not None and attack.way.disk in self._victims:
+                self._victims.pop(attack.way.disk).remove()
+        self.table.add(row)
+
+    def _use(self, way: Way) -> None:
+        if self._compute != way.compute:
+            with bystander.umask_zero():
+                if self._compute is None:
+                    self._stop_compute(way.compute)
+                self.lab.compute(way.compute)
+            self._compute = way.compute
+        self.target(way).enter(way.state)
+
+    def target(self, way: Way) -> victim.Victim:
+        """Return the server with that kind of disk."""
+        if way.disk not in self._victims:
+            self._victims[way.disk] = victim.Victim(
+                self.lab, self.folder, way.disk)
+        return self._victims[way.disk]
+
+    def injected(self, way: Way) -> victim.Victim:
+        """Return a server whose names are attacks."""
+        key = f'{way.disk} injected'
+        if key not in self._victims:
+            self._victims[key] = bystander.injected_victim(
+                self.lab, self.folder, way.disk)
+        return self._victims[key]
+
+
+# The guest
+
+
+def disguised(way: Way, header_name: str) -> Attack:
+    """The guest has written a header to its disk."""
+    def action(attacks: Attacks, row: Row) -> None:
+        header = attacks.headers[header_name]
+        _require_sharp(attacks, header)
+        target = attacks.target(way)
+        target.write(header.pieces())
+        before = target.content()
+        if not all(before[offset:].startswith(content)
+                   for offset, content in header.pieces()):
+            raise settings.LabError('the header is not on the disk')
+        outcome = target.snapshot()
+        _judge(attacks, row, outcome, before)
+        if target.content() != before:
+            row.problems.append('the disk has changed')
+        row.problems += target.harmed(way.state)
+
+    return Attack(f'{way.name}: {header_name}', way, action,
+                  hostile.ADVISORIES[header_name])
+
+
+def _require_sharp(attacks: Attacks, header: hostile.Header) -> None:
+    """Check that what believes the header does read the canary."""
+    if header.name not in hostile.LEAKING:
+        return
+    if attacks.canary.secret not in hostile.believed(header, attacks.folder):
+        raise settings.LabError('the attack is blunt')
+
+
+def _judge(attacks: Attacks, row: Row, outcome: victim.Outcome,
+           disk: bytes) -> None:
+    """Accept an image that is the disk, or a clear refusal."""
+    row.seconds = outcome.seconds
+    secret = attacks.canary.secret
+    if secret in outcome.content or secret in outcome.stored:
+        row.problems.append('THE CANARY IS IN THE IMAGE')
+    if outcome.image is None:
+        row.outcome = 'refused'
+        if victim.REFUSED not in outcome.log:
+            row.problems.append('no image, and no refusal in the log')
+    else:
+        row.outcome = 'equal'
+        if outcome.content != disk:
+            row.outcome = 'different'
+            row.problems.append('the image is not the disk')
+
+
+def named_by_nova(way: Way) -> Attack:
+    """The qcow2 disk itself names a file of the host."""
+    def action(attacks: Attacks, row: Row) -> None:
+        target = attacks.target(way)
+        disk = target.server.disk
+        kept = disk.read_bytes()
+        # In place: the owner stays, and QEMU's lock is on the file.
+        header = attacks.headers['qcow2 with a backing file'].path
+        disk.write_bytes(header.read_bytes())
+        try:
+            outcome = target.snapshot()
+        finally:
+            disk.write_bytes(kept)
+        row.seconds, row.outcome = outcome.seconds, 'refused'
+        if outcome.image is not None:
+            row.outcome = 'image'
+            row.problems.append('it was read')
+        if 'neither in the image cache nor beside' not in outcome.log:
+            row.problems.append('the log does not say why')
+        row.problems += target.harmed(way.state)
+
+    return Attack(f'{way.name}: a disk on a file of the host', way, action,
+                  'OSSA-2024-001')
+
+
+# Other users of the host, and of the cloud
+
+
+def looked_at(way: Way) -> Attack:
+    """Another user tries everything that a snapshot has on the host."""
+    def action(attacks: Attacks, row: Row) -> None:
+        target = attacks.target(way)
+        target.write([])                # Glance may refuse a header
+        with bystander.Held(target) as held:
+            row.problems += bystander.intrude(held)
+        row.problems += target.harmed(way.state)
+
+    return Attack(f'{way.name}: another local user', way, action,
+                  'OSSA-2014-001')
+
+
+def planted(way: Way) -> Attack:
+    """Another user has made the scratch directory, or a link to one."""
+    def action(attacks: Attacks, row: Row) -> None:
+        with bystander.umask_zero():
+            row.problems += bystander.plant(
+                attacks.lab, attacks.target(way), way.compute)
+        row.outcome = 'refused'
+
+    return Attack(f'{way.name}: a planted symlink', way, action,
+                  'OSSA-2014-001')
+
+
+def children(way: Way) -> Attack:
+    """Check limits and environments of children; look for secrets."""
+    def action(attacks: Attacks, row: Row) -> None:
+        target = attacks.target(way)
+        target.write([])                # Glance may refuse a header
+        row.problems += bystander.inspect(target, way.path)
+        row.problems += target.harmed(way.state)
+
+    return Attack(f'{way.name}: children and secrets', way, action,
+                  'OSSA-2016-012')
+
+
+def injected(way: Way) -> Attack:
+    """Names and properties try to be a command, XML or a header."""
+    def action(attacks: Attacks, row: Row) -> None:
+        row.problems += bystander.inject(attacks.injected(way), way.state)
+
+    return Attack(f'{way.name}: names full of injection', way, action)
+
+
+# The stream
+
+
+def lied_to(name: str, lie: liar.Lie) -> Attack:
+    """An NBD server lies to the stream process."""
+    def action(attacks: Attacks, row: Row) -> None:
+        found = _stream(attacks, row, lie, streamattack.PATIENCE_SECONDS)
+        row.outcome = 'refused' if found.status else 'image'
+        row.problems += found.problems()
+
+    return Attack(f'stream: {name}', None, action)
+
+
+def fragmented() -> Attack:
+    """A map has a million extents of 4 KiB."""
+    def action(attacks: Attacks, row: Row) -> None:
+        found = _stream(attacks, row, streamattack.MILLION, 60.0)
+        row.outcome = 'equal'
+        row.problems += found.problems(streamattack.MILLION)
+
+    return Attack('stream: a map of a million extents', None, action)
+
+
+def _stream(attacks: Attacks, row: Row, lie: liar.Lie,
+            patience: float) -> streamattack.Result:
+    found = streamattack.attempt(lie, attacks.folder,
+                                 attacks.lab.settings.bin('python'),
+                                 patience=patience)
+    row.seconds, row.peak_bytes = found.seconds, found.peak_bytes
+    return found
+
+
+def attacks() -> list[Attack]:
+    """Return all rows, those with the same options in sequence."""
+    found: list[Attack] = []
+    for way in [*RAW, *OTHERS]:
+        names = (list(hostile.ADVISORIES) if way in RAW
+                 else [*hostile.LEAKING[:1], *hostile.LEAKING[-1:],
+                       'luks header'])
+        found += [disguised(way, name) for name in names]
+        if way in RAW:
+            found += [children(way), injected(way), looked_at(way)]
+    stopped = Way('cold', 'qcow2', 'stopped')
+    found += [named_by_nova(stopped), planted(RAW[0])]
+    found += [lied_to(*one) for one in liar.LIES.items()]
+    return [*found, fragmented()]
+
+
+def line(row: Row) -> str:
+    """Format a row."""
+    seconds = '-' if row.seconds is None else f'{row.seconds:.1f}'
+    peak = '' if row.peak_bytes is None else f'{row.peak_bytes >> 20} MiB'
+    return (f'{row.name:60}{"yes" if row.ok else "NO":4}{seconds:>7}'
+            f'  {row.outcome:9}{peak}').rstrip()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    command.add_json(parser)
+    command.add_only(parser)
+    command.add_seed(parser)
+
+
+def run(lab: stack.Stack, args: argparse.Namespace) -> int:
+    made = Attacks(lab, args.seed, args.json)
+    made.run(command.chosen(attacks(), args.only))
+    return made.table.status()

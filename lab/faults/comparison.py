@@ -1,0 +1,67 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Tabulate each fault with this driver and with Nova's, for the docs."""
+
+import collections.abc
+import json
+import pathlib
+import re
+
+from lab.faults import harness
+
+HEADER = """\
+.. list-table::
+   :header-rows: 1
+   :widths: 30 15 55
+
+   * - fault
+     - this driver
+     - Nova's own
+"""
+# What differs in each run is left out or shortened.
+NAMES = ((rf'{harness.NAME}-\S+', 'the guest'),
+         (r'left behind: file \S+', 'left behind: a file'),
+         (r'left behind: process .*', 'left behind: a process'),
+         (r'[0-9a-f]{8}-[0-9a-f-]{27}', '…'),
+         (r'/\S*/', ''))
+LONGEST = 90
+
+
+def table(rows: collections.abc.Sequence[harness.Row],
+          stock: pathlib.Path) -> str:
+    """Return the rows of a run next to those of Nova's own driver, as RST.
+
+    :param stock: what ``faults --driver stock --json`` has written
+    """
+    others = {row['name']: row
+              for row in json.loads(stock.read_text())['rows']}
+    return HEADER + ''.join(
+        f'   * - {row.name}\n'
+        f'     - {_said(row.problems)}\n'
+        f'     - {_said(others[row.name]["problems"])}\n'
+        for row in rows if row.name in others)
+
+
+def _said(problems: collections.abc.Iterable[object]) -> str:
+    """Return the problems, each once."""
+    found = dict.fromkeys(_short(str(one)) for one in problems)
+    return '; '.join(found) or 'held'
+
+
+def _short(problem: str) -> str:
+    text = ' '.join(problem.split())
+    for pattern, word in NAMES:
+        text = re.sub(pattern, word, text)
+    if len(text) > LONGEST:
+        text = text[:LONGEST].rsplit(' ', 1)[0] + ' …'
+    return re.sub(r'([*`|\\_])', r'\\\1', text)
