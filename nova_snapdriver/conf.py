@@ -289,13 +289,12 @@ Related options:
         help="""
 Compression of the clusters of qcow2 images.
 
-The disk is read twice: the first pass compresses it, the second sends the
-image, whose length is known by then. Use it where sending and storing the
-saved bytes would take longer than a second pass over the disk, and the host
-has spare CPU. Do not use it for disks full of data that is compressed already,
-such as media or encrypted files. Clusters of zeros are left out, and clusters
-that do not shrink are sent as they are. The upload starts after the first
-pass, so the scratch file of a live snapshot is needed a little longer.
+Use it where sending and storing the saved bytes would take longer than to
+compress, and the host has spare CPU. The disk is read once. Before that, some
+percent of its data are compressed to predict the size of the image. If they
+do not shrink by 5 percent (media, encrypted files), the image is sent as it
+is, and the log says so. Clusters of zeros are left out, and clusters that do
+not shrink are sent as they are.
 
 Raw images are not compressed. With ``[libvirt] snapshot_compression = true``,
 ``none`` means ``zlib``. If something that the codec requires is missing,
@@ -306,7 +305,6 @@ Related options:
 * ``[libvirt] snapshot_compression``
 * ``[libvirt] snapshot_image_format``
 * ``[snapdriver] compression_threads``
-* ``[snapdriver] compression_spool_limit``
 """),
     cfg.IntOpt(
         'compression_threads',
@@ -321,44 +319,6 @@ installed (about 50 MiB/s without it).
 
 Related options:
 
-* ``[snapdriver] compression``
-"""),
-    cfg.IntOpt(
-        'compression_spool_limit',
-        default=20480, min=0,
-        help="""
-Maximum space, in MiB, for the clusters that a snapshot compresses in its first
-pass over the disk, so that the second pass only sends them.
-
-The first 32 MiB are kept in memory, the rest in an unnamed file in
-``scratch_directory``, which disappears with the process. The space used never
-exceeds half of what is free there beyond ``scratch_reserve``. Clusters that do
-not fit are compressed again in the second pass, which takes CPU instead of
-space; with 0, all are. Lower it where space is scarcer than CPU.
-
-Related options:
-
-* ``[snapdriver] compression``
-* ``[snapdriver] scratch_directory``
-* ``[snapdriver] scratch_reserve``
-"""),
-    cfg.BoolOpt(
-        'detect_zeroes',
-        default=False,
-        help="""
-Detect zeros in disks that are fully allocated, and leave them out of qcow2
-images.
-
-A raw block device, or a preallocated raw file, does not tell which parts were
-never written. With this option, such a disk is read twice: once to find zeros
-and once to send the rest. Set it where ``[libvirt] snapshot_image_format`` is
-qcow2 and such disks are mostly empty. It has no effect on raw images, which
-have the size of the disk in any case, and is not needed with ``compression``,
-which finds zeros anyway.
-
-Related options:
-
-* ``[libvirt] snapshot_image_format``
 * ``[snapdriver] compression``
 """),
     cfg.IntOpt(

@@ -320,8 +320,7 @@ class SnapDriver(driver.LibvirtDriver):
         request = process.Request(
             source, way.image_format,
             CONF.snapdriver.hash_algorithm if CONF.snapdriver.verify else None,
-            compression.choose(CONF, way.image_format, task.place,
-                               task.instance),
+            compression.choose(CONF, way.image_format, task.instance),
             process.limits(CONF))
         settings = send.Settings(CONF.snapdriver.verify,
                                  CONF.snapdriver.progress_interval,

@@ -119,13 +119,24 @@ class StreamFailed(SnapdriverError):
     msg_fmt = 'Snapshot failed while the disk was read: %(reason)s'
 
 
+class Outgrown(StreamFailed):
+    """The image needs more room than was predicted.
+
+    :param place: of its tables, in clusters, that the next attempt may need
+    """
+
+    def __init__(self, place: int, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.place = place
+
+
 class EndedEarly(StreamFailed):
     """The disk has to be read again, but its backup job was ended early."""
 
     msg_fmt = ('Snapshot failed, the guest was not harmed: the disk would '
                'have to be read once more (a warning in the log says why: the '
-               'upload broke off, or Glance uses another hash than '
-               '[snapdriver] hash_algorithm), but its backup job was ended '
+               'upload broke off, or Glance uses another hash than it did '
+               'for the images before), but its backup job was ended '
                'before the upload, as the guest overwrote so much. Take the '
                'snapshot again; with [snapdriver] read_ahead_limit = 0 no job '
                'ends early.')

@@ -32,7 +32,7 @@ class Mark:
 
 
 OURS = (Mark('capture', r'Snapshot captured: '),
-        # Without compression only the disk's map is read.
+        # The disk is mapped and, for compression, sampled.
         Mark('survey', r'Image laid out: '),
         Mark('upload'),
         Mark('verify', r'Snapshot uploaded and verified: '))

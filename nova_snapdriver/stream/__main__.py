@@ -15,9 +15,9 @@
 ``python -m nova_snapdriver.stream --socket PATH --export NAME --format F``
 
 The image leaves on standard output. Standard error carries one JSON object a
-line: ``{"event": "survey", …}`` now and then if the disk is read twice,
-``{"event": "layout", …}`` before the first byte, and at the end either
-``{"event": "done", …}`` or ``{"event": "error", …}``. An image is whole only
+line: ``{"event": "layout", …}`` before the first byte, and at the end one of
+``{"event": "done", …}``, ``{"event": "outgrown", …}`` (the image needs more
+room than was predicted) and ``{"event": "error", …}``. An image is whole only
 if the process said done and ended with status 0.
 
 With ``--spool``, from the moment when standard input is readable, the export
@@ -25,25 +25,18 @@ is read at its own speed: what standard output does not take is kept in a file.
 With ``--captured`` the process reports when it needs the export no more.
 """
 
-from collections.abc import Callable
-import contextlib
 import json
 import os
 import resource
 import sys
 import threading
-import time
 
 from nova_snapdriver.stream import arguments as stream_arguments
-from nova_snapdriver.stream import compressed
-from nova_snapdriver.stream import extents
-from nova_snapdriver.stream import formats
-from nova_snapdriver.stream import image as stream_image
-from nova_snapdriver.stream import keep as stream_keep
+from nova_snapdriver.stream import choice
 from nova_snapdriver.stream import nbd
+from nova_snapdriver.stream import packed
 from nova_snapdriver.stream import pipeline
 from nova_snapdriver.stream import readahead
-from nova_snapdriver.stream import survey
 from nova_snapdriver.stream import throttle
 from oslo_utils import units
 
@@ -54,9 +47,6 @@ _OPEN_FILES = 64
 
 # By default a thread reserves 8 MiB; no thread here nests deep.
 _STACK_BYTES = 512 * units.Ki
-
-# Between two survey events.
-_SURVEY_SECONDS = 1
 
 
 def _limit_self() -> None:
@@ -71,19 +61,6 @@ def _limit_self() -> None:
 
 def _say(event: str, **values: object) -> None:
     print(json.dumps({'event': event, **values}), file=sys.stderr, flush=True)
-
-
-def _progress() -> Callable[[int, int], None]:
-    """Report how far a survey is, once a second."""
-    last = time.monotonic()
-
-    def progress(done: int, whole: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= _SURVEY_SECONDS:
-            last = time.monotonic()
-            _say('survey', done=done, all=whole)
-
-    return progress
 
 
 def _outlet(arguments: stream_arguments.Arguments) -> readahead.Outlet | None:
@@ -110,32 +87,6 @@ def _report_captured(arguments: stream_arguments.Arguments) -> None:
         os.write(arguments.captured, b'%d\n' % os.getpid())
 
 
-def _map(export: nbd.Client) -> extents.ClusterMap:
-    clusters = extents.ClusterMap(export.size)
-    for offset, length in export.data_extents():
-        clusters.mark(offset, length)
-    return clusters
-
-
-def _image(arguments: stream_arguments.Arguments, export: nbd.Client,
-           source: pipeline.Source, keep: stream_keep.Keep,
-           check: Callable[[], None]) -> stream_image.Image:
-    """Lay out the image, after a survey if the format needs one."""
-    wanted, clusters = formats.FORMATS[arguments.format], _map(export)
-    codec = arguments.compression if wanted.compressed else None
-    zeroes = (wanted.sparse and arguments.detect_zeroes and
-              clusters.count() == clusters.clusters)
-    if codec is None and not zeroes:
-        return stream_image.PlainImage(wanted.plain(clusters))
-    settings = survey.Settings(
-        codec, arguments.threads or len(os.sched_getaffinity(0)))
-    found = survey.survey(source, clusters, settings, keep, check, _progress())
-    if codec is None or wanted.compressed is None:
-        return stream_image.PlainImage(wanted.plain(found.clusters))
-    return compressed.CompressedImage(found, settings, keep,
-                                      wanted.compressed(found, codec))
-
-
 def _stream(arguments: stream_arguments.Arguments) -> None:
     outlet = _outlet(arguments)
     writer = pipeline.Writer(
@@ -143,15 +94,12 @@ def _stream(arguments: stream_arguments.Arguments) -> None:
         (None if arguments.hash == stream_arguments.NO_HASH
          else arguments.hash),
         outlet)
-    with contextlib.ExitStack() as stack:
-        export = stack.enter_context(
-            nbd.Client(arguments.socket, arguments.export,
-                       arguments.stall_timeout))
-        keep = stack.enter_context(stream_keep.Keep(
-            arguments.keep_directory, arguments.keep_limit))
+    with nbd.Client(arguments.socket, arguments.export,
+                    arguments.stall_timeout) as export:
         source = _source(arguments, export, outlet)
-        image = _image(arguments, export, source, keep, writer.check)
-        _say('layout', length=image.length, virtual_size=export.size)
+        image = choice.choose(arguments, export, source, writer.check)
+        _say('layout', length=image.length, virtual_size=export.size,
+             **image.about)
         with writer:
             image.write(source, writer)
             _report_captured(arguments)
@@ -159,7 +107,7 @@ def _stream(arguments: stream_arguments.Arguments) -> None:
         raise nbd.ExportError('wrote %d bytes where %d were laid out' %
                               (writer.written, image.length))
     _say('done', length=writer.written, algorithm=arguments.hash,
-         digest=writer.digest)
+         digest=writer.digest, **image.outcome)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -168,6 +116,9 @@ def main(argv: list[str] | None = None) -> int:
     threading.stack_size(_STACK_BYTES)
     try:
         _stream(arguments)
+    except packed.Outgrown as ex:
+        _say('outgrown', message=str(ex), place=ex.place)
+        return 1
     except Exception as ex:
         _say('error', message=str(ex) or repr(ex))
         return 1

@@ -66,15 +66,12 @@ class Arguments:
     threads: typing.Annotated[int, Option(
         'number of threads that compress; 0 means one for each CPU',
         'NUMBER', int)] = 0
-    keep_directory: typing.Annotated[str | None, Option(
-        'directory for an unnamed file of compressed clusters, kept between '
-        'the survey and the write', 'PATH')] = None
-    keep_limit: typing.Annotated[int, Option(
-        'maximum size of the kept clusters, in memory and in that file; '
-        'what does not fit is compressed a second time', 'BYTES', int)] = 0
-    detect_zeroes: typing.Annotated[bool, Option(
-        'read a disk without holes once more, first, and leave its zeros out '
-        'of a qcow2 image', kind=bool)] = False
+    place: typing.Annotated[int, Option(
+        'place of the tables in the image, in clusters, instead of a '
+        'prediction; 0 means an image of plain clusters', 'NUMBER', int)] = -1
+    harder_from: typing.Annotated[int | None, Option(
+        'number of the read from which on to compress harder', 'NUMBER',
+        int)] = None
     stall_timeout: typing.Annotated[float, Option(
         'maximum time for a reply of the NBD server',
         'SECONDS', float)] = _STALL_SECONDS

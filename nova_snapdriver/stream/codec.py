@@ -14,23 +14,21 @@
 
 from collections.abc import Callable
 import importlib.util
-import itertools
 import zlib
 
-# The best ratio for its time: see "Compression" in the documentation.
-_LEVEL = 1
+# Of each pair, the first has the best ratio for its time: see "Compression" in
+# the documentation. The second takes longer, and is for an image that grows
+# larger than predicted.
+_ZSTD_LEVELS = (1, 6)
+_ZLIB_LEVELS = (1, 6)
+
+# ISA-L gives the same bytes for the same data at levels 0 and 3. At 1 and 2
+# that depends on where its stream structure lies: one of some 6000 clusters
+# differed, and an image would not have the same hash when it is made again.
+_ISAL_LEVEL = 3
 
 # Raw deflate with a window of 2^12 bytes: QEMU's inflate() takes no more.
 _WINDOW_BITS = -12
-
-# Levels and strategies of zlib that take longer than ISA-L and give less: the
-# first did for 228 of 252 clusters of programs, texts and noise, the second
-# for the rest.
-_TIGHT = ((6, zlib.Z_DEFAULT_STRATEGY), (9, zlib.Z_FILTERED))
-
-# The length of a cluster that is compressed again may differ by a 16th. Seen
-# were 3 bytes of 7600, in one of some 20000 clusters.
-_TOLERANCE = 16
 
 Compress = Callable[[memoryview], bytes]
 
@@ -49,55 +47,29 @@ def slow(codec: str) -> str | None:
     return None
 
 
-def zlib_compressor() -> Compress:
-    """Deflate, by ISA-L where it is installed: six times as fast as zlib."""
-    try:
-        from isal import isal_zlib
-    except ImportError:
-        return lambda content: zlib.compress(content, _LEVEL, _WINDOW_BITS)
-    return lambda content: bytes(
-        isal_zlib.compress(content, _LEVEL, _WINDOW_BITS))
+def zlib_compressor(harder: bool) -> Compress:
+    """Deflate, by ISA-L where it is installed: many times as fast as zlib."""
+    if not harder:
+        try:
+            from isal import isal_zlib
+            return lambda content: bytes(isal_zlib.compress(
+                content, _ISAL_LEVEL, _WINDOW_BITS))
+        except ImportError:
+            pass
+    level = _ZLIB_LEVELS[harder]
+    return lambda content: zlib.compress(content, level, _WINDOW_BITS)
 
 
-def zstd_compressor() -> Compress:
+def zstd_compressor(harder: bool) -> Compress:
     """Zstandard, one frame for each cluster."""
     import zstandard
-    compressor = zstandard.ZstdCompressor(level=_LEVEL)
+    compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVELS[harder])
     return lambda content: bytes(compressor.compress(content))
 
 
-# Each makes a compressor for one thread: a compressor keeps state.
-COMPRESSORS: dict[str, Callable[[], Compress]] = {
+# Each makes a compressor for one thread: a compressor keeps state. It is told
+# whether to take more time.
+COMPRESSORS: dict[str, Callable[[bool], Compress]] = {
     'zlib': zlib_compressor,
     'zstd': zstd_compressor,
 }
-
-
-def fitted(codec: str, cluster: memoryview, packed: bytes,
-           length: int) -> bytes | None:
-    """Bring a cluster to the compressed length that the survey found.
-
-    ISA-L does not always make the same of the same bytes, and the image has
-    room for the surveyed length alone. Zeros may follow a deflate stream.
-
-    :param packed: the cluster as compressed now; empty if it did not shrink
-    :param length: bytes that it took in the survey
-    :returns: ``length`` bytes; None if the cluster holds other data
-    """
-    if len(packed) == length:
-        return packed
-    other = packed and abs(len(packed) - length) * _TOLERANCE > length
-    if codec != 'zlib' or other:
-        return None
-    tries = itertools.chain([packed], (
-        _deflated(cluster, *settings) for settings in _TIGHT))
-    for one in tries:
-        if 0 < len(one) <= length:
-            return one + bytes(length - len(one))
-    return None
-
-
-def _deflated(content: memoryview, level: int, strategy: int) -> bytes:
-    one = zlib.compressobj(level, zlib.DEFLATED, _WINDOW_BITS,
-                           zlib.DEF_MEM_LEVEL, strategy)
-    return one.compress(content) + one.flush()

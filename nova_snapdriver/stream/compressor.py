@@ -53,13 +53,18 @@ class Compressor:
     :param give: called with a block and the compressed clusters in it, in the
         order of the disk
     :param check: raises if the image is not wanted any more
+    :param harder_from: number of the block from which on it takes more time
+        for a better ratio; None for no such block
     """
 
     def __init__(self, codec: str | None, threads: int,
                  give: Callable[[pipeline.Block, list[Packed]], None],
-                 check: Callable[[], None]) -> None:
+                 check: Callable[[], None],
+                 harder_from: int | None = None) -> None:
         self._codec = codec
         self._give = give
+        self._put = self._given = 0     # blocks
+        self.harder_from = harder_from
         self.check = check
         self._local = threading.local()
         self._pool = futures.ThreadPoolExecutor(min(threads, MAX_THREADS))
@@ -82,8 +87,20 @@ class Compressor:
             self._pool.shutdown(cancel_futures=True)
 
     def put(self, block: pipeline.Block) -> None:
+        harder = (self.harder_from is not None and
+                  self._put >= self.harder_from)
+        self._put += 1
         self._blocks.append(
-            (block, self._pool.submit(self._pack, block.content)))
+            (block, self._pool.submit(self._pack, block.content, harder)))
+
+    def harder(self) -> None:
+        """Take more time for a better ratio, from a block on.
+
+        From one that cannot have been read yet, so that the image does not
+        depend on how fast that is.
+        """
+        if self.harder_from is None:
+            self.harder_from = self._given + pipeline.BUFFERS
 
     def drain(self) -> None:
         """Give on all blocks."""
@@ -93,6 +110,7 @@ class Compressor:
     def _next(self) -> None:
         block, packing = self._blocks.popleft()
         self._give(block, packing.result())
+        self._given += 1
         assert block.buffer is not None
         self._buffers.append(block.buffer)
 
@@ -113,17 +131,19 @@ class Compressor:
     def add(self, buffer: memoryview) -> None:
         self._buffers.append(buffer)
 
-    def _pack(self, content: memoryview) -> list[Packed]:
-        compress = self._compressor()
+    def _pack(self, content: memoryview, harder: bool) -> list[Packed]:
+        compress = self._compressor(harder)
         return [_packed(cluster, compress) for cluster in clusters(content)]
 
-    def _compressor(self) -> stream_codec.Compress | None:
-        """The compressor of this thread; None to look for zeros only."""
+    def _compressor(self, harder: bool) -> stream_codec.Compress | None:
+        """A compressor of this thread; None to look for zeros only."""
         if self._codec is None:
             return None
-        if not hasattr(self._local, 'compress'):
-            self._local.compress = stream_codec.COMPRESSORS[self._codec]()
-        found: stream_codec.Compress = self._local.compress
+        name = 'harder' if harder else 'usual'
+        if not hasattr(self._local, name):
+            setattr(self._local, name,
+                    stream_codec.COMPRESSORS[self._codec](harder))
+        found: stream_codec.Compress = getattr(self._local, name)
         return found
 
 
@@ -142,10 +162,16 @@ class _Free:
 
 def clusters(content: memoryview) -> Iterator[memoryview]:
     """The clusters of a block; a partial one at the disk's end is padded."""
-    for at in range(0, len(content), extents.CLUSTER_SIZE):
-        cluster = content[at:at + extents.CLUSTER_SIZE]
-        short = extents.CLUSTER_SIZE - len(cluster)
-        yield memoryview(bytes(cluster) + bytes(short)) if short else cluster
+    for number in range(-(-len(content) // extents.CLUSTER_SIZE)):
+        yield cluster(content, number)
+
+
+def cluster(content: memoryview, number: int) -> memoryview:
+    """One cluster of a block."""
+    at = number * extents.CLUSTER_SIZE
+    found = content[at:at + extents.CLUSTER_SIZE]
+    short = extents.CLUSTER_SIZE - len(found)
+    return memoryview(bytes(found) + bytes(short)) if short else found
 
 
 def _packed(cluster: memoryview,

@@ -17,10 +17,7 @@ the disk is. A list of extents is smaller for a tidy disk and has no bound for
 an untidy one.
 """
 
-import array
 from collections.abc import Iterator
-import dataclasses
-import itertools
 import re
 
 CLUSTER_SIZE = 64 * 1024
@@ -89,13 +86,6 @@ class ClusterMap:
         if high:
             self._bits[tail] |= high
 
-    def clear(self, cluster: int) -> None:
-        """Mark a cluster as zeros.
-
-        Allowed while ``runs()`` is iterated, for a cluster behind it.
-        """
-        self._bits[cluster // 8] &= ~(1 << cluster % 8)
-
     def count(self) -> int:
         """The number of clusters that hold data."""
         return sum(
@@ -148,28 +138,3 @@ class ClusterMap:
             piece = bits[at:at + step]
             if _EMPTY[:len(piece)] != piece:
                 yield group
-
-
-@dataclasses.dataclass(frozen=True)
-class SurveyedMap:
-    """The data clusters of a disk, and how long each is when compressed.
-
-    :param clusters: those which hold something other than zeros
-    :param sizes: of each of these in order: bytes if it is to be compressed,
-        0 if it is to stay as it is. Two bytes for 64 KiB, or 32 MiB for 1 TiB
-        of data
-    """
-
-    clusters: ClusterMap
-    sizes: 'array.array[int]'
-
-    def runs(self, packed: bool) -> Iterator[tuple[int, int]]:
-        """The runs of clusters of one kind, as (first, end), in order."""
-        sizes = iter(self.sizes)
-        for first, end in self.clusters.runs():
-            kinds = map(bool, itertools.islice(sizes, end - first))
-            for kind, group in itertools.groupby(kinds):
-                count = sum(1 for _ in group)
-                if kind is packed:
-                    yield first, first + count
-                first += count

@@ -20,7 +20,7 @@ import dataclasses
 
 from nova_snapdriver.stream import layout
 from nova_snapdriver.stream import qcow2
-from nova_snapdriver.stream import qcow2_compressed
+from nova_snapdriver.stream import qcow2_packed
 from nova_snapdriver.stream import raw
 
 
@@ -29,18 +29,15 @@ class Format:
     """An image format.
 
     :param plain: lays out an image that holds the disk's bytes as they are
-    :param compressed: lays out an image of compressed clusters; None for a
-        format without them
-    :param sparse: whether a cluster of zeros takes no room in an image
+    :param packed: lays out an image whose clusters are compressed, or left
+        out, while it is sent; None for a format that cannot be made so
     """
 
     plain: type[layout.Layout]
-    compressed: type[qcow2_compressed.CompressedLayout] | None = None
-    sparse: bool = False
+    packed: type[qcow2_packed.PackedLayout] | None = None
 
 
 FORMATS = {
-    'qcow2': Format(qcow2.Qcow2Layout, qcow2_compressed.CompressedLayout,
-                    sparse=True),
+    'qcow2': Format(qcow2.Qcow2Layout, qcow2_packed.PackedLayout),
     'raw': Format(raw.RawLayout),
 }

@@ -26,19 +26,39 @@ class Image(Protocol):
     def length(self) -> int:
         """The length of the whole image in bytes."""
 
+    @property
+    def about(self) -> dict[str, object]:
+        """How it is laid out, for the log and to make it again."""
+
+    @property
+    def outcome(self) -> dict[str, object]:
+        """What came of it, once it is written."""
+
     def write(self, source: pipeline.Source, writer: pipeline.Writer) -> None:
         """Send the image from its first byte to its last."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PlainImage:
-    """An image that holds the disk's bytes as they are."""
+    """An image that holds the disk's bytes as they are.
+
+    :param why: why it is not packed, in words; empty if nobody asked
+    """
 
     layout: layout.Layout
+    why: str = ''
 
     @property
     def length(self) -> int:
         return self.layout.length
+
+    @property
+    def about(self) -> dict[str, object]:
+        return {'place': 0, 'plain': self.why}
+
+    @property
+    def outcome(self) -> dict[str, object]:
+        return {}
 
     def write(self, source: pipeline.Source, writer: pipeline.Writer) -> None:
         pipeline.Reader(source, writer).run(self.layout.segments())

@@ -41,6 +41,19 @@ class Zeros:
 Segment = bytes | Read | Zeros
 
 
+def read(clusters: extents.ClusterMap, first: int, end: int) -> Read:
+    """The range of a run of clusters, up to the disk's end."""
+    start = first * clusters.cluster_size
+    return Read(start,
+                min(end * clusters.cluster_size, clusters.disk_size) - start)
+
+
+def reads(clusters: extents.ClusterMap) -> Iterator[Read]:
+    """The ranges of all data clusters, in order."""
+    for first, end in clusters.runs():
+        yield read(clusters, first, end)
+
+
 class Layout(Protocol):
     """An image format applied to one disk."""
 

@@ -36,6 +36,10 @@ from oslo_utils import units
 REQUEST_SIZE = 512 * units.Ki
 BUFFERS = 16
 
+# Buffers of a writer that is given small pieces: one is filled, the others are
+# hashed and written meanwhile.
+_FILLED = 8
+
 _ZEROS = readahead.ZEROS
 
 
@@ -68,6 +72,15 @@ class Block:
 
     def done(self, error: int) -> None:
         self.error = error
+
+
+def zeros(length: int) -> Iterator[Block]:
+    """Blocks of so many zero bytes."""
+    repeat, rest = divmod(length, len(_ZEROS))
+    if repeat:
+        yield Block(_ZEROS, repeat)
+    if rest:
+        yield Block(_ZEROS[:rest])
 
 
 class Buffers(Protocol):
@@ -206,6 +219,8 @@ class Filler:
     """
 
     def __init__(self, writer: Writer) -> None:
+        for _ in range(_FILLED):
+            writer.free.put(memoryview(bytearray(REQUEST_SIZE)))
         self._writer = writer
         self._buffer: memoryview | None = None
         self._used = 0
@@ -221,6 +236,15 @@ class Filler:
             content = content[len(piece):]
             if self._used == len(self._buffer):
                 self.flush()
+
+    def zeros(self, length: int) -> None:
+        """Add zero bytes, which take no buffer.
+
+        :raises PipeClosed: the reader of the image is gone
+        """
+        self.flush()
+        for block in zeros(length):
+            self._writer.put(block)
 
     def flush(self) -> None:
         """Give the writer what is collected.
@@ -283,11 +307,7 @@ class Reader:
             self._window.append(Block(buffer[:len(piece)], 1, buffer))
 
     def _zeros(self, length: int) -> None:
-        repeat, rest = divmod(length, len(_ZEROS))
-        if repeat:
-            self._window.append(Block(_ZEROS, repeat))
-        if rest:
-            self._window.append(Block(_ZEROS[:rest]))
+        self._window.extend(zeros(length))
 
     def _buffer(self) -> memoryview:
         while True:

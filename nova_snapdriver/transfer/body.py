@@ -15,12 +15,17 @@
 from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
+import dataclasses
 import types
 from typing import Self
+
+from oslo_log import log as logging
 
 from nova_snapdriver import exception
 from nova_snapdriver import faultpoint
 from nova_snapdriver.transfer import process
+
+LOG = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 Finished = Callable[[int, str | None], None]
@@ -32,29 +37,30 @@ class ImageBody:
     Each iteration starts a stream process of its own and gives the image from
     its first byte: the export still shows the same point in time. So a request
     that is sent again (by Keystone's session after a 401, after a redirect,
-    by a retry) sends the whole image again, never the rest of it.
+    by a retry) sends the whole image again, never the rest of it. Its length
+    changes only after an iteration that has raised Outgrown.
 
     :param request: what to stream
     :param progress: called after each chunk with the bytes given so far and
         the length; what it raises ends the stream
     :param finished: called with the length and the hash (None without one)
         after the last chunk, before the iteration ends
-    :param surveyed: called about once a second during a survey, with the
-        bytes of the disk surveyed so far and to be surveyed
+    :param again: called as ``progress`` is, while :meth:`hash_again` reads
     """
 
     def __init__(self, request: process.Request,
                  progress: Progress | None = None,
                  finished: Finished | None = None,
-                 surveyed: Progress | None = None) -> None:
+                 again: Progress | None = None) -> None:
         self._request = request
         self._progress = progress
         self._finished = finished
-        self._surveyed = surveyed
+        self._again = again
         self._ready: process.StreamProcess | None = None
         self._latest: process.StreamProcess | None = None
         self._length: int | None = None
         self._cancelled = False
+        self._outgrown = 0
         self._open = contextlib.ExitStack()
         self.digest: str | None = None
 
@@ -79,8 +85,8 @@ class ImageBody:
     def prepare(self) -> None:
         """Start and lay out the stream that the next iteration uses.
 
-        A survey reads the whole disk: no server should wait for the first
-        byte meanwhile.
+        A sample of the disk takes a while: no server should wait for the
+        first byte meanwhile.
 
         :raises StreamFailed: the image cannot be laid out
         """
@@ -102,6 +108,8 @@ class ImageBody:
             if self._ready is None:
                 self._ready = self._start()
             self._length = self._ready.length
+            # If it is to be sent again, then with the same length.
+            self._request = self._ready.again
             faultpoint.reach('stream.laid-out')
         return self._length
 
@@ -118,17 +126,51 @@ class ImageBody:
                 given += len(chunk)
                 if self._progress is not None:
                     self._progress(given, self.length)
-            self.digest = stream.digest
-            if self._finished is not None:
-                self._finished(self.length, self.digest)
+            self._finish(stream)
+        except exception.Outgrown as ex:
+            self._grow(ex)
+            raise
         finally:
             stream.close()
 
+    def _finish(self, stream: process.StreamProcess) -> None:
+        self._request = stream.again
+        self.digest = stream.digest
+        if self._finished is not None:
+            self._finished(self.length, self.digest)
+
+    def _grow(self, error: exception.Outgrown) -> None:
+        """Have the next iteration leave more room, or not compress."""
+        self._outgrown += 1
+        self._length = None
+        self._request = self._request.repeat(
+            error.place if self._outgrown == 1 else 0)
+        LOG.warning('The image outgrew its prediction (%(count)d) and is '
+                    'begun again: %(error)s',
+                    {'count': self._outgrown, 'error': error})
+
+    def hash_again(self, algorithm: str) -> str | None:
+        """Read the disk again, for another hash of the image that was sent.
+
+        :raises StreamFailed: it could not be read
+        """
+        with self._started(dataclasses.replace(
+                self._request, algorithm=algorithm)) as stream:
+            given = 0
+            for chunk in stream.chunks():
+                given += len(chunk)
+                if self._again is not None:
+                    self._again(given, stream.length)
+            return stream.digest
+
     def _start(self) -> process.StreamProcess:
+        return self._started(self._request)
+
+    def _started(self, request: process.Request) -> process.StreamProcess:
         if self._cancelled:
             raise exception.StreamFailed(reason='it was cancelled')
         self._latest = self._open.enter_context(
-            process.StreamProcess(self._request, self._surveyed))
+            process.StreamProcess(request))
         return self._latest
 
     def _take(self) -> process.StreamProcess:

@@ -15,10 +15,7 @@
 from typing import Any
 
 from oslo_log import log as logging
-from oslo_utils import units
 
-from nova_snapdriver.capture import space
-from nova_snapdriver.capture import workspace
 from nova_snapdriver.stream import codec as stream_codec
 from nova_snapdriver.stream import formats
 from nova_snapdriver.transfer import process
@@ -36,20 +33,12 @@ def codec(conf: Any) -> str | None:
     return 'zlib' if conf.libvirt.snapshot_compression else None
 
 
-def choose(conf: Any, image_format: str, place: workspace.Workspace,
+def choose(conf: Any, image_format: str,
            instance: Any) -> process.Compression:
-    """Choose the compression of one image.
-
-    :param place: the workspace of its snapshot, made already
-    """
-    group = conf.snapdriver
-    compressed = formats.FORMATS[image_format].compressed
-    return process.Compression(
-        _codec(conf, instance) if compressed else None,
-        group.compression_threads, place.path,
-        min(group.compression_spool_limit * units.Mi,
-            space.spare(place, space.limits(conf))),
-        group.detect_zeroes)
+    """Choose the compression of one image."""
+    packed = formats.FORMATS[image_format].packed
+    return process.Compression(_codec(conf, instance) if packed else None,
+                               conf.snapdriver.compression_threads)
 
 
 def _codec(conf: Any, instance: Any) -> str | None:

@@ -32,7 +32,7 @@ class Destination(Protocol):
     def describe(self, metadata: dict[str, Any]) -> None:
         """Set the metadata of the image.
 
-        Called while the disk is mapped or surveyed, before the first byte.
+        Called while the disk is mapped and sampled, before the first byte.
 
         :param metadata: of the image, as Nova's image API takes it
         :raises SnapdriverError: it cannot be set
@@ -40,6 +40,9 @@ class Destination(Protocol):
 
     def upload(self, body: image_body.ImageBody) -> None:
         """Take the whole image; iterate over it again after a failure.
+
+        Also after Outgrown, which happens at most twice: then prepare the
+        body first, as its length has changed.
 
         :raises SnapdriverError: it was not taken
         """

@@ -131,13 +131,11 @@ class Image(destination.Destination):
         :raises UploadFailed: anything else
         :raises StreamFailed: the disk cannot be read
         """
-        headers = {'Content-Type': 'application/octet-stream',
-                   'x-openstack-image-size': str(len(body))}
-
         def attempt(server: str) -> None:
             body.prepare()
             self._request(server, 'PUT', '/v2/images/%s/file' % self.id, body,
-                          headers)
+                          {'Content-Type': 'application/octet-stream',
+                           'x-openstack-image-size': str(len(body))})
 
         self._retrying(
             attempt,
@@ -220,7 +218,7 @@ class Image(destination.Destination):
             server = next(servers)
             try:
                 return attempt(server)
-            except (_Refused, *_TRANSIENT) as ex:
+            except (_Refused, exception.Outgrown, *_TRANSIENT) as ex:
                 if not self._again(ex, number, server):
                     raise self._translated(ex) from ex
             if done(server):
@@ -234,6 +232,8 @@ class Image(destination.Destination):
                     {'attempt': attempt + 1, 'image': self.id,
                      'all': 1 + self._settings.retries, 'server': server,
                      'error': error})
+        if isinstance(error, exception.Outgrown):
+            return not self._cancelled      # at most two of these
         if (isinstance(error, _Refused) and
                 error.status not in _TRANSIENT_STATUS):
             return False

@@ -12,7 +12,6 @@
 
 """Start the stream process and read the image from it."""
 
-from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import dataclasses
@@ -42,28 +41,21 @@ _PIPE_SIZE = units.Mi
 _STATUS_BYTES = 64 * units.Ki
 
 
-# Called with bytes of the disk: surveyed so far, and to be surveyed.
-Surveyed = Callable[[int, int], None]
-
-
 @dataclasses.dataclass(frozen=True)
 class Compression:
     """How to make a qcow2 image smaller; raw images ignore it.
 
     :param codec: ``zlib`` or ``zstd``; None for plain clusters
     :param threads: number of threads that compress; 0 means one for each CPU
-    :param directory: for the temporary file of clusters that the survey has
-        compressed
-    :param limit: maximum size of the clusters that are kept, in bytes; 0
-        means to compress all of them twice
-    :param detect_zeroes: look for zeros in a disk that is mapped as all data
+    :param place: of the tables in the image, in clusters, instead of a
+        prediction; 0 for a plain image
+    :param harder_from: number of the read from which on to compress harder
     """
 
     codec: str | None = None
     threads: int = 0
-    directory: str | None = None
-    limit: int = 0
-    detect_zeroes: bool = False
+    place: int | None = None
+    harder_from: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +93,15 @@ class Request:
     compression: Compression = Compression()
     limits: ProcessLimits = ProcessLimits()
 
+    def repeat(self, place: int | None,
+               harder_from: int | None = None) -> 'Request':
+        """Make the same image again, or one with another place.
+
+        :param place: see :class:`Compression`
+        """
+        return dataclasses.replace(self, compression=dataclasses.replace(
+            self.compression, place=place, harder_from=harder_from))
+
     def command(self) -> list[str]:
         # -P: a module in the current directory must not shadow a real one.
         return [*self.limits.prefix(),
@@ -110,16 +111,13 @@ class Request:
     def _arguments(self) -> arguments.Arguments:
         """The options of the process, as values."""
         packing, ahead = self.compression, self.source.ahead
-        if packing.codec is None:
-            packing = Compression(detect_zeroes=packing.detect_zeroes)
         told = arguments.Arguments(
             socket=self.source.socket, export=self.source.name,
             format=self.image_format,
             hash=self.algorithm or arguments.NO_HASH,
             compression=packing.codec, threads=packing.threads,
-            keep_directory=packing.directory, keep_limit=packing.limit,
-            detect_zeroes=packing.detect_zeroes,
-            bandwidth=self.limits.bandwidth)
+            place=-1 if packing.place is None else packing.place,
+            harder_from=packing.harder_from, bandwidth=self.limits.bandwidth)
         if ahead is None:
             return told
         return dataclasses.replace(
@@ -175,17 +173,15 @@ class StreamProcess:
     The pipes are plain file descriptors, read in the caller's thread: in
     eventlet mode that has to be a native one.
 
-    :param surveyed: called about once a second during a survey, while
-        :attr:`length` is waited for
     :raises StreamFailed: it could not be started
     :raises EndedEarly: the export was ended before the upload
     """
 
-    def __init__(self, request: Request,
-                 surveyed: Surveyed | None = None) -> None:
-        self._surveyed = surveyed
+    def __init__(self, request: Request) -> None:
+        self._request = request
         self._lines = b''
-        self._length: int | None = None
+        self._layout: dict[str, Any] | None = None
+        self._harder_from: int | None = None
         self.digest: str | None = None
         ahead = request.source.ahead
         if ahead is not None:
@@ -227,6 +223,7 @@ class StreamProcess:
 
         :raises StreamFailed: the image is not whole; an iteration that ends
             without this has given all of it
+        :raises Outgrown: more room than predicted is needed
         """
         buffer = memoryview(bytearray(CHUNK_SIZE))
         length, received = self.length, 0
@@ -241,23 +238,40 @@ class StreamProcess:
             raise exception.StreamFailed(
                 reason='the stream process ended with status %d after %d of '
                        '%d bytes' % (code, received, length))
+        LOG.debug('Image streamed: %s', result)
         self.digest = result['digest'] or None
+        self._harder_from = result.get('harder_from')
 
     # Not a cached_property: before Python 3.12 all objects of a class share
-    # its lock, and one snapshot would wait for the survey of another.
+    # its lock, and one snapshot would wait for the sample of another.
     @property
     def length(self) -> int:
         """The length of the image in bytes, once the disk is mapped.
 
-        With compression, that takes a survey of all its data.
+        With compression, that takes a sample of its data.
 
         :raises StreamFailed: the image could not be laid out
         """
-        if self._length is None:
-            layout = self._event('layout')
-            LOG.debug('Image laid out: %s', layout)
-            self._length = int(layout['length'])
-        return self._length
+        return int(self._laid_out()['length'])
+
+    @property
+    def again(self) -> Request:
+        """The request that makes the same image again.
+
+        To the byte, if this has given all of it.
+        """
+        return self._request.repeat(self._laid_out().get('place'),
+                                    self._harder_from)
+
+    def _laid_out(self) -> dict[str, Any]:
+        """What the process says of the layout of the image."""
+        if self._layout is None:
+            self._layout = self._event('layout')
+            LOG.info('Image laid out: %s', self._layout)
+            if self._layout.get('plain') and self._request.compression.codec:
+                LOG.warning('The image is not compressed: %s',
+                            self._layout['plain'])
+        return self._layout
 
     def _event(self, expected: str) -> dict[str, Any]:
         """The next event; other lines go into the message of an error."""
@@ -271,16 +285,12 @@ class StreamProcess:
                 continue
             if name == expected:
                 return dict(event)
-            if name == 'survey':
-                self._note(event)
-                continue
+            if name == 'outgrown':
+                raise exception.Outgrown(event['place'],
+                                         reason=event['message'])
             noise.append(event.get('message', line))
         raise exception.StreamFailed(
             reason=' '.join(noise[-5:]) or 'the stream process died')
-
-    def _note(self, event: dict[str, int]) -> None:
-        if self._surveyed is not None:
-            self._surveyed(event['done'], event['all'])
 
     def _line(self) -> str | None:
         """The next line of standard error; None at its end."""

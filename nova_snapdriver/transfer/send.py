@@ -70,7 +70,7 @@ class _Progress:
             self._record.progress(done, length)
         if self._log.expired():
             self._log.restart()
-            self._say(done, length)
+            self._say(done, length, 'uploaded')
 
     def _reach(self, done: int, length: int) -> None:
         if not self._done:
@@ -79,20 +79,21 @@ class _Progress:
             faultpoint.reach('upload.middle')
         self._done = done
 
-    def surveyed(self, done: int, whole: int) -> None:
+    def again(self, done: int, length: int) -> None:
+        """Report a second read of the disk, for another hash."""
+        if self._note.expired():
+            self._note.restart()
+            self._record.progress(done, length)
         if self._log.expired():
             self._log.restart()
-            LOG.info('Image %(image)s: surveyed %(done)d of %(all)d MiB after '
-                     '%(seconds)d s',
-                     {'image': self._image_id, 'done': done // units.Mi,
-                      'all': whole // units.Mi,
-                      'seconds': self._watch.elapsed()})
+            self._say(done, length, 'read again')
 
-    def _say(self, done: int, length: int) -> None:
-        LOG.info('Image %(image)s: %(done)d of %(all)d MiB uploaded '
+    def _say(self, done: int, length: int, what: str) -> None:
+        LOG.info('Image %(image)s: %(done)d of %(all)d MiB %(what)s '
                  '(%(percent)d%%) after %(seconds)d s',
                  {'image': self._image_id, 'done': done // units.Mi,
-                  'all': length // units.Mi, 'percent': 100 * done // length,
+                  'all': length // units.Mi, 'what': what,
+                  'percent': 100 * done // length,
                   'seconds': self._watch.elapsed()})
 
 
@@ -120,14 +121,15 @@ def send(image: destination.Destination, metadata: dict[str, Any],
 
     with (contextlib.closing(image),
           image_body.ImageBody(request, progress, note,
-                               progress.surveyed) as body,
+                               progress.again) as body,
           watch.ending(image.cancel, body.cancel)):
-        # Meanwhile the stream process maps the disk, or surveys it.
+        # Meanwhile the stream process maps the disk and samples it.
         image.describe(metadata)
         faultpoint.reach('image.described')
         image.upload(body)
         faultpoint.reach('upload.answered')
-        sent = verify.Sent(request, body.length, body.digest)
+        sent = verify.Sent(request.algorithm, body.length, body.digest,
+                           body.hash_again)
         image.verify(sent, settings.hashes)
         faultpoint.reach('upload.verified')
         return body.length

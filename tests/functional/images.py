@@ -26,7 +26,10 @@ def request(source, image_format='qcow2', **compression):
 
 
 def stream(source, image, image_format, **compression):
-    """Stream into a file, as the process itself would be called."""
+    """Stream into a file, as the process itself would be called.
+
+    :returns: what the process says of the layout
+    """
     with open(image, 'wb') as out:
         with process.StreamProcess(
                 request(source, image_format, **compression)) as running:
@@ -35,6 +38,7 @@ def stream(source, image, image_format, **compression):
     assert os.path.getsize(image) == running.length
     hashed = domains.run('sha256sum', image).split()[0]
     assert running.digest == hashed
+    return running._laid_out()
 
 
 def assert_same(image, image_format, disk, disk_format):

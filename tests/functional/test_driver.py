@@ -110,7 +110,7 @@ def test_retry_sends_the_whole_image_again(fault, snap_driver, glance, guest,
     ('libvirt', 'snapshot_compression', True, 'zlib')))
 def test_compressed_images_are_retried_and_verified_too(
         group, option, value, codec, snap_driver, glance, guest, area, conf):
-    """With a survey for each attempt, and for the hash that Glance has."""
+    """Each attempt, and that for the hash of Glance, makes the same."""
     conf(option, value, group)
     glance.faults = [503]
     glance.algorithm = 'sha256'

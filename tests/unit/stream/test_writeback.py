@@ -17,7 +17,6 @@ from unittest import mock
 
 import pytest
 
-from nova_snapdriver.stream import keep as stream_keep
 from nova_snapdriver.stream import readahead
 from nova_snapdriver.stream import writeback
 
@@ -136,17 +135,6 @@ def broken(monkeypatch):
     monkeypatch.setattr(writeback, '_sync', sync)
 
 
-def test_kept_clusters_that_are_lost_are_no_image(broken, tmp_path,
-                                                  monkeypatch):
-    monkeypatch.setattr(stream_keep, '_IN_MEMORY', 0)
-    with stream_keep.Keep(str(tmp_path), 100 * MIB) as keep:
-        # The last step fails after the last cluster was taken.
-        for _ in range(5):
-            keep.append(bytes(MIB))
-        with pytest.raises(OSError, match='broken'):
-            next(keep.chunks())
-
-
 def test_spool_that_is_lost_is_no_image(broken, tmp_path):
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -184,19 +172,6 @@ def test_file_without_holes_stays_as_it_is():
     writeback.free(writing, 0, MIB)
     os.close(reading)
     os.close(writing)
-
-
-def test_kept_clusters_leave_the_disk_as_they_are_sent(tmp_path, monkeypatch):
-    monkeypatch.setattr(stream_keep, '_IN_MEMORY', 0)
-    with stream_keep.Keep(str(tmp_path), 100 * MIB) as keep:
-        for number in range(20):
-            keep.append(bytes([number]) * MIB)
-        found = b''
-        for chunk in keep.chunks():
-            found += chunk
-            left = 20 * MIB - len(found)
-            assert allocated(keep._file.fileno()) <= left + 64 * 1024
-    assert found == b''.join(bytes([number]) * MIB for number in range(20))
 
 
 def test_spool_leaves_the_disk_as_it_is_sent(tmp_path):

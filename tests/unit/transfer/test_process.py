@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import types
+from unittest import mock
 
 import pytest
 
@@ -45,20 +46,61 @@ def test_request_with_all_there_is(tmp_path):
     with readahead.ReadAhead(readahead.Spool('/spool', 7, 8)) as ahead:
         request = process.Request(
             export.Export('/nbd', 'vda', ahead), 'qcow2', 'sha256',
-            process.Compression('zstd', 3, '/keep', 4, True),
+            process.Compression('zstd', 3, 4, 5),
             process.ProcessLimits(bandwidth=5, nice=6))
         assert parsed(request, 'nice', '-n', '6') == arguments.Arguments(
             socket='/nbd', export='vda', format='qcow2', hash='sha256',
-            compression='zstd', threads=3, keep_directory='/keep',
-            keep_limit=4, detect_zeroes=True, bandwidth=5, spool='/spool',
-            spool_limit=7, spool_reserve=8, captured=ahead.inherited[0])
+            compression='zstd', threads=3, place=4, harder_from=5, bandwidth=5,
+            spool='/spool', spool_limit=7, spool_reserve=8,
+            captured=ahead.inherited[0])
 
 
-def test_without_a_codec_nothing_is_said_of_compression():
+SAYS = """
+import sys
+for line in sys.argv[1:]:
+    print(line, file=sys.stderr)
+"""
+
+
+def said(*lines):
+    """A process that says this and gives an image of four bytes."""
     request = dataclasses.replace(PLAIN, compression=process.Compression(
-        None, 3, '/keep', 4, True))
-    assert parsed(request) == dataclasses.replace(
-        parsed(PLAIN), detect_zeroes=True)
+        'zstd', 3))
+    running = subprocess.Popen
+    code = SAYS + "print('abcd', end='')"
+
+    def popen(words, **options):
+        return running([sys.executable, '-c', code, *lines], **options)
+
+    with mock.patch.object(subprocess, 'Popen', popen):
+        return process.StreamProcess(request)
+
+
+def test_what_makes_the_same_image_again():
+    with said('{"event": "layout", "length": 4, "place": 70}',
+              '{"event": "done", "length": 4, "digest": "",'
+              ' "harder_from": 9}') as running:
+        assert running.again.compression == process.Compression(
+            'zstd', 3, 70)
+        assert b''.join(map(bytes, running.chunks())) == b'abcd'
+        assert running.again.compression == process.Compression(
+            'zstd', 3, 70, 9)
+
+
+def test_outgrown_image_says_what_it_needs():
+    with said('{"event": "layout", "length": 9, "place": 70}',
+              '{"event": "outgrown", "message": "x", "place": 80}') as running:
+        with pytest.raises(exception.Outgrown) as outgrown:
+            list(running.chunks())
+    assert outgrown.value.place == 80
+
+
+def test_image_that_does_not_shrink_is_told(caplog):
+    with said('{"event": "layout", "length": 4, "place": 0,'
+              ' "plain": "it is noise"}') as running:
+        assert running.length == 4
+        assert running.again.compression.place == 0
+    assert 'it is noise' in caplog.text
 
 
 class Ahead:

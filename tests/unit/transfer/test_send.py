@@ -13,8 +13,6 @@
 """A destination of the test's own: Glance is one of them."""
 
 import hashlib
-import sys
-import types
 from unittest import mock
 
 import pytest
@@ -23,6 +21,7 @@ from nova_snapdriver import exception
 from nova_snapdriver import journal
 from nova_snapdriver.transfer import cancel
 from nova_snapdriver.transfer import send
+from tests.unit.transfer import fake_process
 
 IMAGE = b'image' * 1000
 DIGEST = hashlib.sha256(IMAGE).hexdigest()
@@ -32,9 +31,7 @@ print('{"event": "layout", "length": 5000}', file=sys.stderr)
 print('image' * 1000, end='')
 print('{"event": "done", "length": 5000, "digest": "%s"}', file=sys.stderr)
 """
-REQUEST = types.SimpleNamespace(
-    source=types.SimpleNamespace(ahead=None), algorithm='sha256',
-    command=lambda: [sys.executable, '-c', CHILD % DIGEST])
+REQUEST = fake_process.Request(CHILD % DIGEST)
 
 
 class File:
