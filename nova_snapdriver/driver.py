@@ -55,6 +55,7 @@ from nova_snapdriver.recovery import orphans
 from nova_snapdriver.recovery import retry
 from nova_snapdriver.recovery import undo
 from nova_snapdriver.transfer import compression
+from nova_snapdriver.transfer import hashes
 from nova_snapdriver.transfer import image as snap_image
 from nova_snapdriver.transfer import process
 from nova_snapdriver.transfer import send
@@ -319,7 +320,7 @@ class SnapDriver(driver.LibvirtDriver):
         source = captured.export
         request = process.Request(
             source, way.image_format,
-            CONF.snapdriver.hash_algorithm if CONF.snapdriver.verify else None,
+            self._algorithm(task) if CONF.snapdriver.verify else None,
             compression.choose(CONF, way.image_format, task.instance),
             process.limits(CONF))
         settings = send.Settings(CONF.snapdriver.verify,
@@ -334,6 +335,11 @@ class SnapDriver(driver.LibvirtDriver):
                 task.record, settings, ends)
         LOG.info('Snapshot uploaded and verified: bytes=%d seconds=%.1f',
                  length, watch.elapsed(), instance=task.instance)
+
+    def _algorithm(self, task: _Task) -> str:
+        """The hash that Glance is going to compute of the image."""
+        return hashes.choose(lambda: self._image_api.get(
+            task.context, task.instance.image_ref))
 
     def _shows(self, image: snap_image.Image) -> bool:
         """Whether Glance shows [service_user] the images of tenants."""

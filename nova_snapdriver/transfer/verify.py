@@ -14,13 +14,13 @@
 
 from collections.abc import Callable
 import dataclasses
-import hashlib
 from typing import Any
 
 from oslo_log import log as logging
 
 from nova_snapdriver import exception
 from nova_snapdriver import journal
+from nova_snapdriver.transfer import hashes
 
 LOG = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def _verify_hash(stored: dict[str, Any], sent: Sent) -> None:
         raise exception.VerifyFailed(
             reason='it gives no hash of the image, and [snapdriver] verify '
                    'asks for one')
-    if not _known(algorithm):
+    if not hashes.is_known(algorithm):
         raise exception.VerifyFailed(
             reason='its hash %s is not known here' % _short(algorithm))
     digest = sent.digest
@@ -96,10 +96,4 @@ def _verify_hash(stored: dict[str, Any], sent: Sent) -> None:
                     {'theirs': algorithm, 'ours': sent.algorithm})
         digest = sent.again(algorithm)
     _same('hash', stored.get('os_hash_value'), digest)
-
-
-def _known(algorithm: object) -> bool:
-    """Whether hashlib has it, with a fixed length (SHAKE has none)."""
-    return (isinstance(algorithm, str) and
-            algorithm in hashlib.algorithms_available and
-            hashlib.new(algorithm).digest_size > 0)
+    hashes.learn(algorithm)

@@ -27,12 +27,19 @@ import pytest
 
 from nova_snapdriver import database
 from nova_snapdriver import driver
+from nova_snapdriver.transfer import hashes
 from tests import functional
 from tests.functional import domains
 from tests.functional import fake_glance
 from tests.functional import snapshots
 
 CONF = nova.conf.CONF
+
+
+@pytest.fixture(autouse=True)
+def nothing_learned(monkeypatch):
+    """What one test has verified is nothing that another one knows."""
+    monkeypatch.setattr(hashes, '_learned', None)
 
 
 @pytest.fixture(scope='session', autouse=True)

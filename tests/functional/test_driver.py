@@ -373,7 +373,7 @@ def test_mirror(snap_driver, glance, guest, conf, area, event_loop):
 
 @pytest.mark.parametrize('option, value', (
     ('agent_timeout', 'soon'), ('agent_timeout', '0'),
-    ('hash_algorithm', 'crc32'), ('upload_stall_timeout', '-1'),
+    ('compression', 'crc32'), ('upload_stall_timeout', '-1'),
     ('verify', 'perhaps')))
 def test_wrong_values_are_told_at_the_start(option, value, tmp_path):
     path = tmp_path / 'nova.conf'

@@ -15,6 +15,10 @@
 import sys
 import types
 
+import pytest
+
+from nova_snapdriver.transfer import hashes
+
 try:
     import libvirt  # noqa: F401
 except ImportError:
@@ -25,3 +29,9 @@ except ImportError:
     libvirt.libvirtError = type('libvirtError', (Exception,), {})
     libvirt.VIR_ERR_NO_DOMAIN = 42
     sys.modules['libvirt'] = libvirt
+
+
+@pytest.fixture(autouse=True)
+def nothing_learned(monkeypatch):
+    """What one test has verified is nothing that another one knows."""
+    monkeypatch.setattr(hashes, '_learned', None)

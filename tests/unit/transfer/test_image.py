@@ -10,8 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+from unittest import mock
+
 import pytest
 
+from nova_snapdriver import exception
 from nova_snapdriver.transfer import image
 
 METADATA = {'status': 'active', 'disk_format': 'qcow2', 'properties': {
@@ -40,3 +43,35 @@ def test_just_what_differs_is_changed():
     ('x' * 1000, 'x' * 300)))
 def test_what_an_error_page_says(page, words):
     assert image._message(page) == words
+
+
+def uploading(monkeypatch, retries, failures):
+    """Upload a body that fails so; returns the attempts made."""
+    attempts = []
+    body = mock.MagicMock()
+    body.__len__.side_effect = lambda: 100 + len(attempts)
+    found = image.Image(None, 'id', None, image.Settings(retries, 1))
+
+    def request(server, method, url, data, headers):
+        attempts.append(headers['x-openstack-image-size'])
+        if failures:
+            raise failures.pop(0)
+
+    monkeypatch.setattr(image.glance, 'get_api_servers',
+                        lambda context: iter(lambda: 'http://g', None))
+    monkeypatch.setattr(image.time, 'sleep', lambda seconds: None)
+    monkeypatch.setattr(found, '_request', request)
+    monkeypatch.setattr(found, '_settled', lambda server: 'queued')
+    found.upload(body)
+    return attempts
+
+
+def test_image_that_outgrows_its_prediction_is_sent_anew(monkeypatch):
+    """With its new length, and without retries, too."""
+    failures = [exception.Outgrown(7, reason='x') for _ in range(2)]
+    assert uploading(monkeypatch, 0, failures) == ['100', '101', '102']
+
+
+def test_disk_that_cannot_be_read_is_not_sent_anew(monkeypatch):
+    with pytest.raises(exception.StreamFailed):
+        uploading(monkeypatch, 3, [exception.StreamFailed(reason='x')])

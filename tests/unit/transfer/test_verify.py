@@ -15,6 +15,7 @@ from unittest import mock
 import pytest
 
 from nova_snapdriver import exception
+from nova_snapdriver.transfer import hashes
 from nova_snapdriver.transfer import verify
 
 SENT = verify.Sent('sha512', 65536, 'cafe', mock.Mock())
@@ -38,6 +39,7 @@ def test_what_was_sent_is_there():
 def test_what_is_not_is_an_error(name, value, words):
     with pytest.raises(exception.VerifyFailed, match=words):
         verify.verify(STORED | {name: value}, SENT, True)
+    assert hashes.choose(lambda: {'os_hash_algo': 'md5'}) == 'md5'
 
 
 def test_without_hashes_status_and_size_are_compared_all_the_same():
@@ -55,3 +57,4 @@ def test_hash_that_is_not_known_is_computed_from_the_export(digest,
         STORED | {'os_hash_algo': algorithm, 'os_hash_value': 'beef'},
         verify.Sent('sha512', 65536, digest, again), True)
     again.assert_called_once_with(algorithm)
+    assert hashes.choose(dict) == algorithm
