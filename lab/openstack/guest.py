@@ -202,13 +202,17 @@ def _pack(tree: pathlib.Path, target: pathlib.Path) -> None:
 
 def _write_payload(tree: pathlib.Path, files: int,
                    file_bytes: int) -> None:
-    """Fill a directory with random files and a list of their hashes."""
+    """Fill a directory with random files and a list of their hashes.
+
+    Every fourth is text: an image without any would not be compressed.
+    """
     shutil.rmtree(tree, ignore_errors=True)
     (tree / 'payload').mkdir(parents=True)
     sums = []
     for number in range(files):
         name = f'payload/{number:02}'
-        data = os.urandom(file_bytes)
+        data = (os.urandom(file_bytes) if number % 4 else
+                os.urandom(file_bytes // 2).hex().encode())
         (tree / name).write_bytes(data)
         sums.append(f'{hashlib.md5(data).hexdigest()}  {name}\n')
     (tree / 'payload.md5').write_text(''.join(sums))
