@@ -252,7 +252,7 @@ class _Undoing:
                                        reason=guest.agent_refusal())
         try:
             quiesce.thaw_alone(guest, self._tools.agent_timeout)
-        except snap_guest.FreezeUnsupported as ex:
+        except exception.ThawUnsupported as ex:
             return self._leave(journal.Mark.FROZEN, str(ex))
         self._record.unmark(journal.Mark.FROZEN)
         return ['thawed the guest']

@@ -432,6 +432,14 @@ def test_thaw_is_kept_where_no_agent_comes(abandon, recover, domain):
     assert recover().done == ('thawed the guest',)
 
 
+def test_agent_without_a_thaw_ends_the_matter(abandon, recover, domain):
+    abandon(FROZEN)
+    domain.unsupported = True
+    outcome = recover()
+    assert 'has been disabled' in outcome.done[0]
+    assert not outcome.guest_waits
+
+
 # Files
 
 
