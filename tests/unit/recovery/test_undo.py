@@ -440,6 +440,16 @@ def test_agent_without_a_thaw_ends_the_matter(abandon, recover, domain):
     assert not outcome.guest_waits
 
 
+def test_libvirt_that_does_not_answer_is_not_taken_for_a_guest_that_runs(
+        abandon, recover, domain):
+    save(domain)
+    abandon(SUSPENDED)
+    with mock.patch.object(domain, 'isActive',
+                           side_effect=fake_cloud.libvirt_error()):
+        assert recover().guest_waits
+    assert recover().done == ('started the guest from its saved memory',)
+
+
 # Files
 
 
