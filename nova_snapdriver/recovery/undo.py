@@ -142,8 +142,6 @@ class _Undoing:
         self._entry = record.entry
         self._tools = tools
         self._dry_run = dry_run
-        # If so, a freeze goes on in another QEMU, from the saved memory.
-        self._suspended = self._marked(journal.Mark.SUSPENDED)
 
     def steps(self) -> tuple[_Step, ...]:
         """In order: a guest is started before it is thawed."""
@@ -155,14 +153,14 @@ class _Undoing:
 
     def _start_guest(self) -> list[str]:
         """Start the guest that the snapshot has suspended."""
-        if not self._suspended:
+        if not self._marked(journal.Mark.SUSPENDED):
             return []
         guest = self._defined()
         if guest is None:
             return self._leave(journal.Mark.SUSPENDED, 'it has no domain')
         if guest.exists() and not guest.is_being_saved():
             # Started by hand, or never saved.
-            self._unless_dry(self._record.unmark, journal.Mark.SUSPENDED)
+            self._unless_dry(self._note_running, guest)
             return []
         refusal = database.why_not_running(self._entry.instance,
                                            self._entry.host)
@@ -179,13 +177,18 @@ class _Undoing:
             left.extend(self._tools.launch(self._entry.instance, guest))
 
         started = suspend.bring_back(guest, launch)
-        # Never again: who suspends it from now on has a reason.
-        self._record.unmark(journal.Mark.SUSPENDED)
-        if self._marked(journal.Mark.FROZEN) and guest.exists():
-            self._record.mark(journal.Mark.FROZEN, guest.run_id())
+        self._note_running(guest)
         if not started:
             return []
         return ['started the guest from its saved memory', *left]
+
+    def _note_running(self, guest: snap_guest.Guest) -> None:
+        """Note that the guest is not to be started any more."""
+        if self._marked(journal.Mark.FROZEN) and guest.exists():
+            # First: its freeze goes on in this QEMU, from the saved memory.
+            self._record.mark(journal.Mark.FROZEN, guest.run_id())
+        # Who suspends it from now on has a reason.
+        self._record.unmark(journal.Mark.SUSPENDED)
 
     def _end_job(self) -> list[str]:
         guest = self._guest()
@@ -233,8 +236,7 @@ class _Undoing:
         if (not self._marked(journal.Mark.FROZEN) or
                 self._marked(journal.Mark.SUSPENDED)):
             return []                   # or it is not started yet
-        guest = (self._guest() if self._suspended
-                 else self._same_run(journal.Mark.FROZEN))
+        guest = self._same_run(journal.Mark.FROZEN)
         if guest is None:
             return self._leave(journal.Mark.FROZEN,
                                'the QEMU that was frozen has ended')

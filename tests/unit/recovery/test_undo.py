@@ -440,6 +440,35 @@ def test_agent_without_a_thaw_ends_the_matter(abandon, recover, domain):
     assert not outcome.guest_waits
 
 
+def test_guest_that_was_started_by_hand_is_thawed_later(abandon, recover,
+                                                        domain):
+    """Its freeze goes on in another QEMU, whose agent is not there yet."""
+    freeze(domain)
+    abandon(FROZEN, SUSPENDED)
+    save(domain)
+    domain.boot()
+    domain.agent = 'disconnected'
+    assert recover().guest_waits
+    domain.agent = 'connected'
+    assert recover().done == ('thawed the guest',)
+    assert domain.frozen is None
+
+
+def test_dead_between_start_and_note_thaws_all_the_same(abandon, entries,
+                                                        recover, cloud):
+    freeze(cloud.domain)
+    abandon(FROZEN, SUSPENDED)
+    save(cloud.domain)
+    with (mock.patch.object(journal.Record, 'unmark',
+                            side_effect=KeyboardInterrupt),
+          pytest.raises(KeyboardInterrupt)):
+        undo.Recovery(undo.Tools(cloud, cloud.launch, 5)).run(entries)
+    cloud.domain.agent = 'disconnected'
+    recover()
+    cloud.domain.agent = 'connected'
+    assert recover().done == ('thawed the guest',)
+
+
 def test_libvirt_that_does_not_answer_is_not_taken_for_a_guest_that_runs(
         abandon, recover, domain):
     save(domain)
