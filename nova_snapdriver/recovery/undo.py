@@ -54,6 +54,9 @@ _EXPECTED = (nova_exception.NovaException, libvirt.libvirtError, OSError)
 _AGENT_SECONDS = 15
 _AGENT_POLL_SECONDS = 0.5
 
+# In the place of a run: somebody has saved the guest, and the freeze with it.
+_SAVED = 'saved'
+
 _Step = Callable[[], list[str]]
 
 
@@ -236,16 +239,30 @@ class _Undoing:
         if (not self._marked(journal.Mark.FROZEN) or
                 self._marked(journal.Mark.SUSPENDED)):
             return []                   # or it is not started yet
-        guest = self._same_run(journal.Mark.FROZEN)
-        if guest is None:
-            return self._leave(journal.Mark.FROZEN,
-                               'the QEMU that was frozen has ended')
         refusal = self._why_not_here()
         if refusal is not None:
             return self._leave(journal.Mark.FROZEN, refusal)
+        guest = self._same_run(journal.Mark.FROZEN)
+        if guest is None:
+            return self._leave_frozen_run()
         if self._dry_run:
             return ['would thaw the guest']
         return self._thaw(guest)
+
+    def _leave_frozen_run(self) -> list[str]:
+        """The QEMU that was frozen has ended; but a save keeps the freeze.
+
+        :raises ThawFailed: it is saved, and to be thawed once it runs again
+        """
+        guest = self._defined()
+        if guest is None or guest.exists() or not guest.is_saved():
+            return self._leave(journal.Mark.FROZEN,
+                               'the QEMU that was frozen has ended')
+        if self._dry_run:
+            return ['would thaw the guest once it is resumed']
+        self._record.mark(journal.Mark.FROZEN, _SAVED)
+        raise exception.ThawFailed(domain=guest.name,
+                                   reason='the guest is suspended')
 
     def _thaw(self, guest: snap_guest.Guest) -> list[str]:
         if not waiting.wait_until(lambda: guest.agent_refusal() is None,
@@ -283,7 +300,8 @@ class _Undoing:
     def _same_run(self, mark: journal.Mark) -> snap_guest.Guest | None:
         """The domain, if the QEMU that was marked still runs it."""
         guest = self._guest()
-        if guest is None or guest.run_id() != self._record.marked(mark):
+        if guest is None or self._record.marked(mark) not in (
+                guest.run_id(), _SAVED):
             return None
         return guest
 

@@ -454,6 +454,20 @@ def test_guest_that_was_started_by_hand_is_thawed_later(abandon, recover,
     assert domain.frozen is None
 
 
+def test_guest_that_is_suspended_while_frozen_is_thawed_later(
+        abandon, recover, domain, database):
+    """The tenant suspends it before its agent answers: it stays frozen."""
+    freeze(domain)
+    abandon(FROZEN)
+    save(domain, OTHERS)
+    database.vm_state = 'suspended'
+    assert recover().guest_waits
+    domain.boot()
+    database.vm_state = 'active'
+    assert recover().done == ('thawed the guest',)
+    assert domain.frozen is None
+
+
 def test_dead_between_start_and_note_thaws_all_the_same(abandon, entries,
                                                         recover, cloud):
     freeze(cloud.domain)
