@@ -165,8 +165,8 @@ class _Undoing:
             # Started by hand, or never saved.
             self._unless_dry(self._note_running, guest)
             return []
-        refusal = database.why_not_running(self._entry.instance,
-                                           self._entry.host)
+        refusal = database.why_not_running(
+            self._entry.instance, self._entry.host, paused=True)
         if refusal is not None:
             return self._leave(journal.Mark.SUSPENDED, refusal)
         if self._dry_run:
@@ -215,8 +215,8 @@ class _Undoing:
         if guest is None or not guest.stopped_by_io_error():
             self._unless_dry(self._record.unmark, journal.Mark.PAUSED)
             return []
-        refusal = database.why_not_running(self._entry.instance,
-                                           self._entry.host)
+        refusal = database.why_not_running(
+            self._entry.instance, self._entry.host, paused=False)
         if refusal is not None:
             return self._leave(journal.Mark.PAUSED, refusal)
         self._unless_dry(guest.resume)

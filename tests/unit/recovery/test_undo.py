@@ -205,7 +205,7 @@ def test_guest_that_was_paused_in_an_earlier_run_stays(abandon, recover,
     assert domain.paused == 'io'
 
 
-@pytest.mark.parametrize('state', ('stopped', 'error', 'rescued'))
+@pytest.mark.parametrize('state', ('paused', 'stopped', 'error', 'rescued'))
 def test_guest_that_is_not_to_run_is_not_resumed(state, abandon, recover,
                                                  domain, database):
     domain.paused, database.vm_state = 'io', state
