@@ -327,8 +327,10 @@ class _Undoing:
         if not workspace.is_one(path):
             raise exception.JournalUnusable(
                 reason='%s is no directory of a snapshot' % path)
-        if not os.path.isdir(path):
-            return []
+        try:
+            os.lstat(path)
+        except FileNotFoundError:
+            return []                   # any other error says nothing of it
         self._unless_dry(shutil.rmtree, path)
         return ['removed %s' % path]
 

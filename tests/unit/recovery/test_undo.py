@@ -536,6 +536,15 @@ def test_what_cannot_be_removed_keeps_the_entry(abandon, recover, place):
     assert recover().done == ('removed ' + place.path,)
 
 
+def test_directory_that_cannot_be_looked_at_keeps_the_entry(abandon, recover,
+                                                            place):
+    """A file server that is away says ESTALE or EIO, and not ENOENT."""
+    abandon()
+    with mock.patch('os.stat', side_effect=OSError(5, 'I/O error')), \
+            mock.patch('os.lstat', side_effect=OSError(5, 'I/O error')):
+        assert len(recover().failed) == 1
+
+
 # Images
 
 
