@@ -17,6 +17,7 @@ With a real journal, and a database, a libvirt and a Glance that are fakes.
 
 import contextlib
 import dataclasses
+import functools
 import os
 from unittest import mock
 
@@ -540,9 +541,17 @@ def test_directory_that_cannot_be_looked_at_keeps_the_entry(abandon, recover,
                                                             place):
     """A file server that is away says ESTALE or EIO, and not ENOENT."""
     abandon()
-    with mock.patch('os.stat', side_effect=OSError(5, 'I/O error')), \
-            mock.patch('os.lstat', side_effect=OSError(5, 'I/O error')):
-        assert len(recover().failed) == 1
+    stat, lstat = os.stat, os.lstat
+
+    def fail_or(call, path, *args, **kwargs):
+        if path == place.path:
+            raise OSError(116, 'Stale file handle')
+        return call(path, *args, **kwargs)
+
+    with (mock.patch('os.stat', functools.partial(fail_or, stat)),
+          mock.patch('os.lstat', functools.partial(fail_or, lstat))):
+        outcome = recover()
+    assert 'Stale file handle' in outcome.failed[0]
 
 
 # Images
