@@ -228,7 +228,7 @@ class Record:
     def sent(self) -> tuple[int, int] | None:
         """The bytes sent and the length of the image; none if not known."""
         try:
-            done, length = json.loads(self._beside(_PROGRESS).read_text())
+            done, length = json.loads(self._read(_PROGRESS))
             return int(done), int(length)
         except (OSError, ValueError, TypeError, OverflowError,
                 RecursionError):
@@ -248,7 +248,7 @@ class Record:
         :raises JournalUnusable: it cannot be read
         """
         try:
-            values = json.loads(self._beside(_PLANNED).read_text())
+            values = json.loads(self._read(_PLANNED))
             return Planned(str(values['path']),
                            tuple(map(str, values['snapshots'])),
                            str(values['clone']))
@@ -269,7 +269,7 @@ class Record:
     def whole(self) -> Whole | None:
         """What was sent; none if that was not all, or is not known."""
         try:
-            return Whole(**json.loads(self._beside(_WHOLE).read_text()))
+            return Whole(**json.loads(self._read(_WHOLE)))
         except (OSError, ValueError, TypeError, RecursionError):
             return None
 
@@ -293,11 +293,21 @@ class Record:
             raise exception.JournalUnusable(reason=ex) from ex
 
     def marked(self, mark: Mark) -> str | None:
-        """The text of a mark; none where it is not set."""
+        """The text of a mark; none where it is not set.
+
+        :raises JournalUnusable: it cannot be read
+        """
         try:
-            return self._beside(mark).read_text(errors='replace')
+            return self._read(mark)
         except FileNotFoundError:
             return None
+        except OSError as ex:
+            raise exception.JournalUnusable(reason=ex) from ex
+
+    def _read(self, suffix: str) -> str:
+        with open(self._beside(suffix), errors='replace',
+                  opener=_unblocked) as file:
+            return file.read(_MAX_BYTES)
 
     def _write(self, suffix: str, text: str) -> None:
         try:
@@ -410,7 +420,7 @@ class Journal:
             for path in self._directory.glob('*' + suffix):
                 if path.with_suffix(_SUFFIX).exists():
                     continue            # of an entry, and goes with it
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(OSError):
                     age = time.time() - path.stat().st_mtime
                     if age > _WRITE_SECONDS:
                         path.unlink()
@@ -461,6 +471,11 @@ class Journal:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+def _unblocked(path: str, flags: int) -> int:
+    """Open a file, and do not wait for a pipe or follow a link."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _sync(path: pathlib.Path) -> None:

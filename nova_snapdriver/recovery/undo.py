@@ -112,9 +112,6 @@ class Recovery:
         for record in entries.abandoned():
             with contextlib.closing(record):
                 outcome = self._undo(record)
-                # Nothing else removes it: no Ctrl-C, no end of the process.
-                if not outcome.failed and not self._dry_run:
-                    record.remove()
             _log(outcome)
             outcomes.append(outcome)
         return outcomes
@@ -123,7 +120,8 @@ class Recovery:
         undoing = _Undoing(record, self._tools, self._dry_run)
         done: list[str] = []
         failed: list[str] = []
-        for step in undoing.steps():
+
+        def attempt(step: _Step) -> None:
             try:
                 done.extend(step())
             except _EXPECTED as ex:
@@ -131,9 +129,14 @@ class Recovery:
             except Exception as ex:
                 LOG.exception('Recovery of image %s', record.entry.image)
                 failed.append(repr(ex))
-        return Outcome(
-            record.entry, _path(record), tuple(done), tuple(failed),
-            any(record.marked(mark) is not None for mark in journal.Mark))
+
+        for step in undoing.steps():
+            attempt(step)
+        path, waits = _path(record), undoing.guest_waits()
+        # Nothing else removes the entry: no Ctrl-C, no end of the process.
+        if not failed and not self._dry_run:
+            attempt(undoing.remove_entry)
+        return Outcome(record.entry, path, tuple(done), tuple(failed), waits)
 
 
 class _Undoing:
@@ -151,6 +154,18 @@ class _Undoing:
         return (self._start_guest, self._end_job, self._resume_guest,
                 self._end_copy, self._thaw_guest, self._remove_files,
                 self._remove_image, self._remove_copy)
+
+    def remove_entry(self) -> list[str]:
+        """After all steps."""
+        self._record.remove()
+        return []
+
+    def guest_waits(self) -> bool:
+        """Whether the guest is not yet what it was before. Never raises."""
+        try:
+            return any(self._marked(mark) for mark in journal.Mark)
+        except exception.JournalUnusable:
+            return True
 
     # The guest, as the snapshot left it
 

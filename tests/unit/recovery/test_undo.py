@@ -669,6 +669,25 @@ def test_dry_run_starts_no_guest(marks, abandon, recover, domain):
     assert domain.number is None
 
 
+def test_entry_that_cannot_be_removed_hides_no_other(abandon, entries, cloud):
+    abandon()
+    abandon(image=IMAGE[:-1] + '2')
+    with mock.patch('pathlib.Path.unlink', side_effect=OSError('read-only')):
+        outcomes = undo.Recovery(undo.Tools(cloud, cloud.launch, 5)).run(
+            entries)
+    assert [outcome.failed for outcome in outcomes] == [('read-only',)] * 2
+
+
+def test_companion_that_is_no_file_hides_no_other(abandon, entries, cloud):
+    abandon()
+    first, = entries._directory.glob('*.json')
+    first.with_suffix('.suspended').mkdir()
+    abandon(image=IMAGE[:-1] + '2')
+    outcomes = undo.Recovery(undo.Tools(cloud, cloud.launch, 5)).run(entries)
+    assert sorted(bool(outcome.failed) for outcome in outcomes) == [
+        False, True]
+
+
 def test_entry_of_another_host_is_left_alone(abandon, entries, cloud, domain,
                                              place):
     domain.backup = place.socket
