@@ -36,7 +36,8 @@ QUICK = ('live raw running: qcow2 with a backing file',
          'cold raw stopped: qcow2 with a data file',
          'live raw running: another local user',
          'live raw running: children and secrets',
-         'live raw running: names full of injection')
+         'live raw running: names full of injection',
+         'live raw running as nova: QEMU exchanges files for links')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +48,17 @@ class Way:
     disk: str
     state: str
     options: config.Options = ()
+    user: str = config.ROOT
 
     @property
     def name(self) -> str:
-        return f'{self.path} {self.disk} {self.state}'
+        user = '' if self.user == config.ROOT else f' as {self.user}'
+        return f'{self.path} {self.disk} {self.state}{user}'
 
     @property
     def compute(self) -> config.Compute:
-        return config.Compute(options=disks.DISKS[self.disk] + self.options)
+        return config.Compute(options=disks.DISKS[self.disk] + self.options,
+                              user=self.user)
 
 
 def _ways(disk: str) -> list[Way]:
@@ -255,6 +259,17 @@ def looked_at(way: Way) -> Attack:
                   'OSSA-2014-001')
 
 
+def exchanged(way: Way) -> Attack:
+    """A QEMU that was taken over exchanges files of a snapshot for links."""
+    def action(attacks: Attacks, row: Row) -> None:
+        target = attacks.target(way)
+        target.write([])                # Glance may refuse a header
+        row.problems += bystander.exchange(target, attacks.folder)
+        row.problems += target.harmed(way.state)
+
+    return Attack(f'{way.name}: QEMU exchanges files for links', way, action)
+
+
 def planted(way: Way) -> Attack:
     """Another user has made the scratch directory, or a link to one."""
     def action(attacks: Attacks, row: Row) -> None:
@@ -331,6 +346,9 @@ def attacks() -> list[Attack]:
             found += [children(way), injected(way), looked_at(way)]
     stopped = Way('cold', 'qcow2', 'stopped')
     found += [named_by_nova(stopped), planted(RAW[0])]
+    # Not root: its nova-compute has a privileged process change owners.
+    found += [exchanged(dataclasses.replace(way, user=user))
+              for way in RAW for user in config.USERS]
     found += [lied_to(*one) for one in liar.LIES.items()]
     return [*found, fragmented()]
 
