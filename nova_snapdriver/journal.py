@@ -397,8 +397,14 @@ class Journal:
 
         :raises JournalUnusable: the directory cannot be read
         """
-        return [found for path in self._paths()
-                if isinstance(found := self._look(path), Unusable)]
+        unusable = []
+        for path in self._paths():
+            found = self._look(path)
+            if isinstance(found, Unusable):
+                unusable.append(found)
+            elif found is not None:
+                found[0].close()        # and its lock with it
+        return unusable
 
     def _sweep(self) -> None:
         """Remove what is no entry (any more): its process died meanwhile."""
