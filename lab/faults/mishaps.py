@@ -185,7 +185,7 @@ def kill_glance(scene: cases.Scene) -> None:
     """Kill it and wait for its port: workers end after their master."""
     found = scene.harness
     found.lab.wsgi['glance'].kill()
-    cases.waiting_for('the end of Glance', lambda: not services.listens(
+    cases.waiting_for('the end of Glance', lambda: not process.listens(
         found.conf.ports.glance))
 
 
