@@ -22,6 +22,7 @@ from lab import command
 from lab.faults import harness
 from lab.faults import kills
 from lab.faults import outside
+from lab.faults import ownership
 from lab.openstack import settings
 from lab.openstack import stack
 
@@ -72,6 +73,8 @@ def _try(found: harness.Harness, args: argparse.Namespace) -> None:
     outside.Outside(found).run(
         command.chosen(outside.listed(args.driver), args.only))
     if args.driver == 'ours':
+        ownership.Stories(found).run(
+            command.chosen(ownership.listed(), args.only))
         kills.Kills(found).run(command.chosen(kills.listed(), args.only))
 
 

@@ -128,22 +128,24 @@ VALUES = {'version': 2, **journal.dataclasses.asdict(journal_entry.ENTRY)}
     json.dumps(VALUES | {'image': 7}).encode(),
     json.dumps(VALUES | {'visible': 'no'}).encode(),
     json.dumps(VALUES | {'more': 1}).encode()))
-def test_nonsense_is_passed_over_and_left(content, entries, tmp_path, caplog):
+def test_nonsense_is_passed_over_and_left(content, entries, tmp_path):
     (tmp_path / 'journal').mkdir()
     (tmp_path / 'journal' / 'x.json').write_bytes(content)
     assert list(entries.abandoned()) == list(entries.running()) == []
-    assert 'makes no sense' in caplog.text
+    told, = entries.unusable()
+    assert 'makes no sense' in told.reason
     assert len(files(tmp_path)) == 1
 
 
 @pytest.mark.parametrize('version', (1, 3, '2', None))
 def test_entry_of_another_version_is_passed_over_and_left(
-        version, entries, tmp_path, caplog):
+        version, entries, tmp_path):
     (tmp_path / 'journal').mkdir()
     (tmp_path / 'journal' / 'x.json').write_text(
         json.dumps(VALUES | {'version': version}))
     assert list(entries.abandoned()) == list(entries.running()) == []
-    assert 'of the version that wrote it' in caplog.text
+    told, = entries.unusable()
+    assert 'of the version that wrote it' in told.reason
     assert len(files(tmp_path)) == 1
 
 
