@@ -53,5 +53,5 @@ def test_nova_compute_killed_at_three_points(tried, rows):
 @pytest.mark.parametrize('story', [
     pytest.param(story, id=story.name.replace(' ', '-'))
     for story in ownership.listed() if story.quick])
-def test_what_only_nova_knows(found, rows, story):
-    ownership.Stories(found).run([story])
+def test_what_only_nova_knows(tried, rows, story):
+    ownership.Stories(tried).run([story])
