@@ -9,6 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
+
 """The header of an encrypted disk, LUKS 1.
 
 `qemu-img create -f luks` measures the processor first, and gives up where

@@ -10,83 +10,143 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Run the unit, functional and end-to-end tests."""
+
+"""Unit, functional and end-to-end tests, side by side where they can be."""
 
 import argparse
 import collections
+import dataclasses
 import datetime
 import os
 import pathlib
 import re
 import subprocess
-import sys
 import time
 
+from lab import matrix
 from lab.openstack import settings
 from lab.openstack import stack
 
-# The first are run by several processes; guests and the lab are there once.
-PARALLEL = ('tests/unit',)
-SERIAL = ('tests/nova', 'tests/functional', 'tests/e2e')
 NO_TESTS = 5                            # pytest's status if none was selected
 # As in pytest's closing line.
 COUNT = re.compile(r'(\d+) (passed|failed|skipped|deselected|xfailed|xpassed|'
                    r'warnings?|errors?)\b')
 OUTCOMES = ('failed', 'passed', 'skipped', 'deselected', 'xfailed', 'xpassed',
             'warning', 'error')
-PIECE_BYTES = 4096
+# Between two words on how far all are.
+TELL_SECONDS = 60
+POLL_SECONDS = 0.5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--quick', action='store_true', help='unit tests, and'
                         ' each path once: a verdict in five minutes')
+    parser.add_argument('--matrix', action='store_true',
+                        help='other releases of Nova, too')
     parser.add_argument('pytest', nargs='*', help="pytest's own, after --;"
                         ' files or folders instead of all tests')
 
 
+@dataclasses.dataclass
+class Run:
+    """One run of pytest, or of tox with several, and its output."""
+
+    name: str
+    argv: list[str]
+    log: pathlib.Path
+    process: 'subprocess.Popen[bytes] | None' = None
+
+    def start(self, conf: settings.Settings) -> None:
+        path = f'{conf.venv}/bin:{os.environ["PATH"]}'
+        with open(self.log, 'wb') as output:
+            self.process = subprocess.Popen(
+                self.argv, cwd=conf.checkout, stdout=output,
+                stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                env={**settings.environment(), 'PATH': path})
+
+    @property
+    def ended(self) -> bool:
+        assert self.process is not None
+        return self.process.poll() is not None
+
+    @property
+    def status(self) -> int:
+        assert self.process is not None
+        return self.process.wait()
+
+    def text(self) -> str:
+        return self.log.read_text(errors='replace')
+
+    def progress(self) -> str:
+        """How far it is, as its last line says."""
+        percents = re.findall(r'\[ *(\d+%)\]', self.text())
+        return f'{self.name} {percents[-1] if percents else "begins"}'
+
+
 def run(lab: stack.Stack, args: argparse.Namespace) -> int:
-    """Run pytest as often as needed; print one closing line for all."""
+    """Run all tests; print one closing line for all."""
     began = time.monotonic()
     counts: collections.Counter[str] = collections.Counter()
-    statuses = [_pytest(lab, words, counts)
-                for words in runs(lab.settings.checkout, args)]
+    statuses = []
+    for together in runs(lab.settings, args):
+        statuses += _side_by_side(lab.settings, together, counts)
     print(closing_line(counts, time.monotonic() - began), flush=True)
     return verdict(statuses)
 
 
-def runs(checkout: pathlib.Path, args: argparse.Namespace) -> list[list[str]]:
-    """Return the arguments of each run of pytest."""
-    if any((checkout / word.split('::')[0]).exists()
+def runs(conf: settings.Settings,
+         args: argparse.Namespace) -> list[list[Run]]:
+    """Return what is run side by side, one after the other.
+
+    Functional tests have domains, a Ceph and a libvirtd to kill of their own,
+    and wait as much as they work, as those of the whole OpenStack do.
+    """
+    def pytest(name: str, *words: str) -> Run:
+        return Run(name, [conf.bin('python'), '-m', 'pytest', '-ra', '-q',
+                          '--durations=15', *words, *args.pytest],
+                   conf.log(f'test-{name}'))
+
+    if any((conf.checkout / word.split('::')[0]).exists()
            for word in args.pytest if not word.startswith('-')):
-        return [args.pytest]
+        return [[pytest('chosen')]]
     quick = ['-m', 'quick'] if args.quick else []
-    return [[*PARALLEL, '-n', str(os.cpu_count()), *args.pytest],
-            [*SERIAL, *quick, *args.pytest]]
+    cores = str(os.cpu_count())
+    together = [
+        pytest('functional', 'tests/nova', 'tests/functional', *quick, '-n',
+               cores, '--dist', 'loadfile'),
+        pytest('e2e', 'tests/e2e', *quick)]
+    if args.matrix:
+        together.append(Run('matrix', matrix.command(conf),
+                            conf.log('test-matrix')))
+    return [[pytest('unit', 'tests/unit', '-n', cores)], together]
 
 
-def _pytest(lab: stack.Stack, words: list[str],
-            counts: collections.Counter[str]) -> int:
-    """Run pytest, show its output, and add up its closing line."""
-    path = f'{lab.settings.venv}/bin:{os.environ["PATH"]}'
-    child = subprocess.Popen(
-        [lab.settings.bin('python'), '-m', 'pytest', '-ra', '-q',
-         '--durations=15', *words], cwd=lab.settings.checkout,
-        env={**settings.environment(), 'PATH': path}, stdout=subprocess.PIPE)
-    assert child.stdout is not None
-    last = b''
-    while piece := os.read(child.stdout.fileno(), PIECE_BYTES):
-        sys.stdout.buffer.write(piece)
-        sys.stdout.flush()
-        last = (last + piece)[-PIECE_BYTES:]
-    counts.update(outcomes(last.decode(errors='replace')))
-    return child.wait()
+def _side_by_side(conf: settings.Settings, together: list[Run],
+                  counts: collections.Counter[str]) -> list[int]:
+    """Run some at a time; print each whole once it has ended."""
+    for one in together:
+        one.start(conf)
+    left, told = list(together), time.monotonic()
+    while left:
+        time.sleep(POLL_SECONDS)
+        for one in [one for one in left if one.ended]:
+            left.remove(one)
+            print(f'===== {one.name}\n{one.text()}', flush=True)
+            counts.update(outcomes(one.text()))
+        if left and time.monotonic() - told > TELL_SECONDS:
+            told = time.monotonic()
+            print('; '.join(one.progress() for one in left), flush=True)
+    return [one.status for one in together]
 
 
-def outcomes(text: str) -> dict[str, int]:
-    """Return the numbers in the closing line of pytest's output."""
-    lines = text.rstrip().splitlines()
-    return {name.removesuffix('s'): int(number)
-            for number, name in COUNT.findall(lines[-1] if lines else '')}
+def outcomes(text: str) -> collections.Counter[str]:
+    """Return the sum of the closing lines in pytest's output."""
+    found: collections.Counter[str] = collections.Counter()
+    for line in re.findall(r'^.*\d (?:passed|failed|errors?|skipped)\b.* in '
+                           r'[\d.]+s.*$', text, re.MULTILINE):
+        found.update({name.removesuffix('s'): int(number)
+                      for number, name in COUNT.findall(line)})
+    return found
 
 
 def closing_line(counts: collections.Counter[str], seconds: float) -> str:

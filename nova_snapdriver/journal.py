@@ -205,6 +205,7 @@ class Record:
         faultpoint.reach('journal.removing')
         for suffix in (_SUFFIX, *_COMPANIONS):
             self._beside(suffix).unlink(missing_ok=True)
+            self._beside(suffix + _NEW).unlink(missing_ok=True)
         faultpoint.reach('journal.removed')
 
     def close(self) -> None:
@@ -317,7 +318,8 @@ class Record:
             raise exception.JournalUnusable(reason=ex) from ex
 
     def _replace(self, suffix: str, text: str, durable: bool = False) -> None:
-        new = self._beside(_NEW)
+        # Of this note alone: two threads may write two of them.
+        new = self._beside(suffix + _NEW)
         with open(new, 'w', opener=_private) as file:
             file.write(text)
             file.flush()
@@ -326,7 +328,7 @@ class Record:
         new.replace(self._beside(suffix))
 
     def _beside(self, suffix: str) -> pathlib.Path:
-        return self._path.with_suffix(suffix)
+        return self._path.with_name(self._path.stem + suffix)
 
 
 @dataclasses.dataclass(frozen=True)

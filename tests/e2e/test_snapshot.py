@@ -63,6 +63,7 @@ def uploading(lab, server, name):
     return image_id
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize('mode', config.MODES)
 def test_a_live_snapshot(lab, server, snapshot, download, mode):
     lab.compute(config.Compute(mode=mode))

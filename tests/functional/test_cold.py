@@ -36,6 +36,7 @@ def captured_image(guest, area):
     return area / 'image'
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize('make', disks.MAKERS)
 def test_shut_off(make, area, loop_device, start_domain):
     path, disk_format = make(area, loop_device)
@@ -46,6 +47,7 @@ def test_shut_off(make, area, loop_device, start_domain):
     assert guest.domain.isPersistent()
 
 
+@pytest.mark.quick
 def test_saved_guest_goes_on_from_its_memory(area, start_domain):
     guest = start_domain(disks.make_qcow2(area, None))
     guest.domain.managedSave(0)

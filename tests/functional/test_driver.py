@@ -45,6 +45,7 @@ def assert_image_is_disk(glance, area):
                 image, area / 'disk.qcow2')
 
 
+@pytest.mark.quick
 def test_snapshot(snap_driver, glance, guest, area):
     snapshot = snapshots.Snapshot(snap_driver, guest)
     snapshot.take()
@@ -70,6 +71,7 @@ def test_snapshot(snap_driver, glance, guest, area):
     snapshots.assert_clean(guest, area)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize('status, expected', (
     (401, nova_exception.ImageNotAuthorized),
     (403, nova_exception.ImageNotAuthorized),
@@ -91,6 +93,7 @@ def test_refusal_is_final(status, expected, snap_driver, glance, guest, area):
     snapshots.assert_clean(guest, area)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize('fault', (503, 'break'))
 def test_retry_sends_the_whole_image_again(fault, snap_driver, glance, guest,
                                            area):
@@ -146,6 +149,7 @@ def test_answer_that_was_lost_is_made_up_for(snap_driver, glance, guest, area):
     snapshots.assert_clean(guest, area)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize('fault, words', (
     ('flip', 'hash'), ('short', 'size'), ('nothing', 'status')))
 def test_what_arrived_wrong_is_deleted(fault, words, snap_driver, glance,
@@ -305,6 +309,7 @@ def test_what_is_not_ours_goes_the_way_of_nova(option, group, value,
     assert not glance.deleted
 
 
+@pytest.mark.quick
 def test_stopped_server(snap_driver, glance, guest, area):
     guest.domain.destroy()
     snapshot = snapshots.Snapshot(snap_driver, guest)
@@ -318,6 +323,7 @@ def test_stopped_server(snap_driver, glance, guest, area):
     snapshots.assert_clean(guest, area)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize('option, group, value', (
     ('disable_libvirt_livesnapshot', 'workarounds', True),
     ('live_method', 'snapdriver', 'cold')))
@@ -355,6 +361,7 @@ def test_stream_of_a_stopped_server_that_breaks(snap_driver, glance, guest,
     snapshots.assert_clean(guest, area)
 
 
+@pytest.mark.quick
 def test_mirror(snap_driver, glance, guest, conf, area, event_loop):
     conf('live_method', 'mirror', 'snapdriver')
     snapshots.Snapshot(snap_driver, guest).take()

@@ -29,6 +29,7 @@ def capture(guest, directory):
     return live.capture(captures.request_of(guest.wrapped(), directory))
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize('image_format', ('qcow2', 'raw'))
 @pytest.mark.parametrize('make', disks.MAKERS)
 def test_image_is_the_disk_at_the_captured_instant(
@@ -53,6 +54,7 @@ def test_image_is_the_disk_at_the_captured_instant(
     assert sorted(area.glob('snapdriver-*')) == []
 
 
+@pytest.mark.quick
 def test_paused_guest_stays_paused(area, start_domain):
     guest = start_domain(disks.make_raw(area, None))
     guest.domain.suspend()
@@ -82,6 +84,7 @@ def test_only_the_root_disk_is_captured(area, start_domain):
     guest.assert_untouched()
 
 
+@pytest.mark.quick
 def test_error_while_the_image_is_read_leaves_nothing(area, start_domain):
     guest = start_domain(disks.make_raw(area, None))
     with pytest.raises(ZeroDivisionError):
@@ -91,6 +94,7 @@ def test_error_while_the_image_is_read_leaves_nothing(area, start_domain):
     assert sorted(area.glob('snapdriver-*')) == []
 
 
+@pytest.mark.quick
 def test_job_of_somebody_else_is_left_alone(area, start_domain):
     guest = start_domain(disks.make_raw(area, None))
     guest.domain.backupBegin(

@@ -48,6 +48,7 @@ def capture(guest, area):
     return mirror.capture(captures.request_of(guest.wrapped(), area))
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize('make', disks.MAKERS)
 def test_image_is_the_disk_at_the_captured_instant(make, area, loop_device,
                                                    start_domain):
@@ -75,6 +76,7 @@ def test_paused_guest_stays_paused(area, start_domain):
     assert_clean(guest, area, path, libvirt.VIR_DOMAIN_PAUSED)
 
 
+@pytest.mark.quick
 def test_error_while_the_image_is_read_leaves_nothing(area, start_domain):
     path, disk_format = disks.make_overlay(area, None)
     guest = start_domain((path, disk_format))

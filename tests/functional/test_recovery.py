@@ -53,6 +53,7 @@ def entries(area):
     return crashes.entries_of(area)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize('point', ('noted', 'made', 'frozen', 'captured'))
 def test_killed_at(point, area, start_domain, entries):
     guest = start_domain(disks.make_qcow2(area, None))
@@ -128,6 +129,7 @@ def test_what_fails_is_tried_again(area, start_domain, entries):
     assert crashes.left(area) == []
 
 
+@pytest.mark.quick
 def test_by_hand(area, start_domain, entries):
     """The commands, as an operator runs them: they come to their end."""
     guest = start_domain(disks.make_qcow2(area, None))

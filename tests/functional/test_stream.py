@@ -51,6 +51,7 @@ WRITES = strategies.lists(
                       strategies.integers(0, 255)), max_size=12)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize('image_format', FORMATS)
 @hypothesis.settings(max_examples=30, deadline=None)
 @hypothesis.given(size=SIZES, writes=WRITES)
@@ -99,6 +100,7 @@ def test_a_gibibyte_of_alternating_holes(tmp_path):
     images.assert_same(image, 'qcow2', disk, 'raw')
 
 
+@pytest.mark.quick
 def test_eight_tebibytes_of_nothing_but_a_little(tmp_path):
     disk, image = tmp_path / 'disk', tmp_path / 'image'
     images.make_disk(disk, 8 * TIB, [
@@ -112,6 +114,7 @@ def test_eight_tebibytes_of_nothing_but_a_little(tmp_path):
     domains.run('qemu-img', 'compare', '-f', 'qcow2', '-F', 'raw', image, disk)
 
 
+@pytest.mark.quick
 def test_memory_while_much_is_streamed():
     with nbd_servers.nbdkit('pattern', '2G') as source:
         with open(os.devnull, 'wb') as nowhere:
@@ -139,6 +142,7 @@ def consume(running):
             pass
 
 
+@pytest.mark.quick
 def test_reads_that_fail_are_no_image():
     with nbd_servers.nbdkit('--filter=error', 'pattern', '20M',
                             'error-pread-rate=10%') as source:
@@ -158,6 +162,7 @@ def test_server_that_dies_is_no_image():
                 pass
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize('signal', (9, 15, 11))
 def test_process_that_dies_is_no_image(signal):
     with nbd_servers.nbdkit('pattern', '1G') as source:

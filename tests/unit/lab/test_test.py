@@ -15,9 +15,11 @@
 import argparse
 import collections
 import pathlib
+import sys
 
 import pytest
 
+from lab.openstack import settings
 from lab import test
 
 
@@ -29,6 +31,8 @@ from lab import test
     ('no tests ran in 0.01s', {})])
 def test_outcomes(line, expected):
     assert test.outcomes(f'3 passed before\n{line}\n') == expected
+    assert test.outcomes(f'{line}\nOK\n{line}') == {
+        name: 2 * count for name, count in expected.items()}
 
 
 def test_outcomes_of_no_output():
@@ -51,26 +55,50 @@ def test_verdict_is_the_worst(statuses, expected):
     assert test.verdict(statuses) == expected
 
 
-def chosen(*words, quick=False):
+@pytest.fixture
+def chosen(tmp_path):
+    """Gives the names and the words of what runs, by groups."""
     root = pathlib.Path(test.__file__).parents[1]
-    return test.runs(root, argparse.Namespace(pytest=list(words),
-                                              quick=quick))
+    conf = settings.Settings(tmp_path, root, '')
+
+    def call(*words, **flags):
+        groups = test.runs(conf, argparse.Namespace(
+            pytest=list(words), **({'quick': False, 'matrix': False} | flags)))
+        return [{one.name: one.argv[5:] for one in group} for group in groups]
+    return call
 
 
-def test_unit_tests_come_first_and_in_parallel():
-    unit, others = chosen('-k', 'freeze')
-    assert unit[:2] == ['tests/unit', '-n']
-    assert others[:3] == ['tests/nova', 'tests/functional', 'tests/e2e']
-    assert unit[-2:] == others[-2:] == ['-k', 'freeze']
+def test_unit_tests_come_first_and_the_others_side_by_side(chosen):
+    first, others = chosen('-k', 'freeze')
+    assert list(first) == ['unit'] and list(others) == ['functional', 'e2e']
+    for words in (*first.values(), *others.values()):
+        assert words[-2:] == ['-k', 'freeze']
 
 
-def test_quick_takes_what_is_marked_beside_all_unit_tests():
-    unit, others = chosen(quick=True)
-    assert 'quick' not in unit
-    assert others[-2:] == ['-m', 'quick']
+def test_quick_takes_what_is_marked_beside_all_unit_tests(chosen):
+    first, others = chosen(quick=True)
+    assert 'quick' not in first['unit']
+    assert all('quick' in words for words in others.values())
 
 
-def test_files_are_run_alone():
+def test_files_are_run_alone(chosen):
     words = ['tests/functional', '-k', 'freeze']
-    assert chosen(*words) == [words]
-    assert chosen('tests/unit/lab/test_test.py::test_outcomes')
+    assert chosen(*words) == [{'chosen': ['--durations=15', *words]}]
+    assert list(chosen('tests/unit/lab/test_test.py::test_outcomes')[0]) == [
+        'chosen']
+
+
+@pytest.mark.parametrize('script, status', (
+    ('print("2 passed in 1.00s")', 0),
+    ('print("1 failed, 1 passed in 2.50s (0:00:02)"); raise SystemExit(1)',
+     1)))
+def test_what_runs_is_shown_whole_and_counted(script, status, tmp_path,
+                                              capsys):
+    (tmp_path / 'venv/bin').mkdir(parents=True)
+    conf = settings.Settings(tmp_path, tmp_path, '')
+    runs = [test.Run(name, [sys.executable, '-c', script], tmp_path / name)
+            for name in ('one', 'two')]
+    counts = collections.Counter()
+    assert test._side_by_side(conf, runs, counts) == [status] * 2
+    assert counts['passed'] == (4 if status == 0 else 2)
+    assert capsys.readouterr().out.count(' passed in ') == 2
