@@ -388,13 +388,21 @@ def _discarding(task: _Task) -> Iterator[None]:
     try:
         yield
     except Exception as ex:
-        # Also if it is said to be deleted: who says so may be a proxy.
-        if not task.image.discard():
-            task.record.keep()
+        _discard(task)
         lost = _explained(task, ex)
         if lost is ex:
             raise
         raise lost from ex
+
+
+def _discard(task: _Task) -> None:
+    # Also if it is said to be deleted: who says so may be a proxy.
+    if not task.image.discard():
+        task.record.keep()
+    if task.image.gone and task.record.kept:
+        # A recovery may be shown no image of a tenant.
+        with contextlib.suppress(exception.JournalUnusable):
+            task.record.note_gone()
 
 
 def _explained(task: _Task, error: Exception) -> Exception:

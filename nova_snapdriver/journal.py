@@ -50,6 +50,7 @@ _SUFFIX = '.json'
 _PROGRESS = '.progress'
 _PLANNED = '.planned'
 _WHOLE = '.whole'
+_GONE = '.gone'
 _NEW = '.new'
 _VERSION = 2
 _MAX_BYTES = 1 << 16
@@ -69,7 +70,7 @@ class Mark(enum.StrEnum):
     PAUSED = '.paused'
 
 
-_COMPANIONS = (_NEW, _PROGRESS, _PLANNED, _WHOLE, *Mark)
+_COMPANIONS = (_NEW, _PROGRESS, _PLANNED, _WHOLE, _GONE, *Mark)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,6 +274,18 @@ class Record:
             return Whole(**json.loads(self._read(_WHOLE)))
         except (OSError, ValueError, TypeError, RecursionError):
             return None
+
+    def note_gone(self) -> None:
+        """Note, durably, that Glance has deleted the image.
+
+        :raises JournalUnusable: it cannot be written
+        """
+        self._write(_GONE, '')
+
+    @property
+    def gone(self) -> bool:
+        """Whether the image is known to be gone."""
+        return self._beside(_GONE).exists()
 
     def mark(self, mark: Mark, text: str = '') -> None:
         """Note, durably, what is about to be done to the guest.

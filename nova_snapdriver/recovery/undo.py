@@ -353,7 +353,11 @@ class _Undoing:
         if self._dry_run:
             return ['would delete image %s, if it is unfinished' %
                     self._entry.image]
+        if self._record.gone:
+            return []
         if images.delete_unfinished(self._record):
+            # Glance's "not found" may say nothing to us the next time.
+            self._record.note_gone()
             return ['deleted image %s' % self._entry.image]
         return []
 
@@ -374,7 +378,8 @@ class _Undoing:
         driver = rbd_utils.RBDDriver()
         done = []
         # First: while it is not flattened, Ceph keeps the snapshot.
-        if planned.clone and not images.exists(self._entry):
+        if planned.clone and (self._record.gone or
+                              not images.exists(self._entry)):
             done += direct.remove_clone(driver, planned.clone)
         for url in planned.snapshots:
             done += rbd.remove(driver, url)

@@ -579,6 +579,19 @@ def test_image_that_nobody_shows_us_keeps_the_entry(abandon, recover, cloud):
     assert recover().done == ('deleted image %s' % IMAGE,)
 
 
+def test_image_that_was_deleted_by_us_is_known_to_be_gone(abandon, recover,
+                                                          cloud, domain):
+    """Also if nobody would have shown it: "not found" is right then."""
+    cloud.glance.add(IMAGE)
+    freeze(domain)
+    abandon(FROZEN, visible=False)
+    domain.agent = 'disconnected'
+    assert recover().done == ('deleted image %s' % IMAGE,)
+    domain.agent = 'connected'
+    outcome = recover()
+    assert (outcome.done, outcome.failed) == (('thawed the guest',), ())
+
+
 # Copies in Ceph
 
 
@@ -615,6 +628,16 @@ def test_clone_that_is_an_image_stays(abandon, recover, cloud, ceph):
     abandon(planned=DIRECT)
     recover()
     assert ceph == [('snapshot', SNAPSHOT)]
+
+
+def test_clone_of_an_image_that_is_known_to_be_gone_is_removed(
+        abandon, recover, entries, cloud, ceph):
+    abandon(planned=DIRECT, visible=False)
+    record, = entries.abandoned()
+    with contextlib.closing(record):
+        record.note_gone()
+    assert recover().failed == ()
+    assert ceph == [('clone', CLONE), ('snapshot', SNAPSHOT)]
 
 
 def test_clone_stays_where_nobody_shows_us_the_image(abandon, recover, cloud,
