@@ -433,7 +433,8 @@ class Journal:
         """Remove what is no entry (any more): its process died meanwhile."""
         for suffix in _COMPANIONS:
             for path in self._directory.glob('*' + suffix):
-                if path.with_suffix(_SUFFIX).exists():
+                entry = path.name.partition('.')[0] + _SUFFIX
+                if path.with_name(entry).exists():
                     continue            # of an entry, and goes with it
                 with contextlib.suppress(OSError):
                     age = time.time() - path.stat().st_mtime

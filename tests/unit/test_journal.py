@@ -109,14 +109,15 @@ def test_what_never_became_an_entry_is_removed(entries, tmp_path):
         noted, = (tmp_path / 'journal').glob('*.json')
         record.progress(1, 2)
         stray, kept = noted.with_name('x.new'), noted.with_suffix('.new')
-        fresh = noted.with_name('y.new')
-        for path in (stray, kept, fresh):
+        fresh, writing = noted.with_name('y.new'), noted.with_name(
+            noted.stem + '.frozen.new')
+        for path in (stray, kept, fresh, writing):
             path.touch()
-        for path in (stray, kept):
+        for path in (stray, kept, writing):
             os.utime(path, (0, 0))
         assert list(entries.abandoned()) == []
         assert not stray.exists()
-        assert kept.exists() and fresh.exists()
+        assert kept.exists() and fresh.exists() and writing.exists()
     assert files(tmp_path) == [fresh]
 
 
