@@ -472,5 +472,8 @@ class Cloud:
                 patches.enter_context(mock.patch(name, fake))
             patches.enter_context(mock.patch.object(
                 images, '_service_context', lambda: None))
+            patches.enter_context(mock.patch.object(
+                images, 'missing_role',
+                lambda: 'the role admin' if self.glance.hidden else None))
             patches.enter_context(mock.patch('time.sleep'))
             yield self
