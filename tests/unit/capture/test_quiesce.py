@@ -116,6 +116,26 @@ def test_required_without_the_agent_property(frozen):
             raise AssertionError('captured')
 
 
+def test_agent_that_was_not_asked_to_freeze_is_not_asked_to_thaw(
+        guest, frozen, notes):
+    guest.set_agent_timeout.side_effect = snap_guest.AgentError('no answer')
+    with frozen() as quiesced:
+        assert quiesced.consistency is export.Consistency.CRASH
+    guest.thaw.assert_not_called()
+    guest.reset_agent_timeout.assert_called_once_with()
+    assert notes.steps == []
+
+
+def test_freeze_of_another_is_not_thawed(guest, frozen, notes):
+    """The agent refuses to freeze a guest that is frozen."""
+    guest.freeze.side_effect = snap_guest.FreezeUnsupported('frozen state')
+    with frozen() as quiesced:
+        assert quiesced.consistency is export.Consistency.CRASH
+    guest.thaw.assert_not_called()
+    guest.reset_agent_timeout.assert_called_once_with()
+    assert notes.marks == {} and not notes.kept
+
+
 def test_freeze_that_is_interrupted_is_thawed(guest, frozen):
     guest.freeze.side_effect = KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt), frozen():
