@@ -246,7 +246,8 @@ def _thaw_after_failure(guest: snap_guest.Guest, settings: Settings,
     """
     try:
         _thaw(guest, settings, notes)
-    except exception.ThawFailed as ex:
+    except Exception as ex:
+        # Also the journal's: the first error is the one to see.
         LOG.error('%s', ex, instance=guest.instance)
 
 

@@ -197,6 +197,67 @@ def test_an_error_of_the_capture_is_the_one_to_see(guest, frozen):
             raise ZeroDivisionError
 
 
+@pytest.mark.parametrize('error', (
+    snap_guest.AgentError('hangs'), ZeroDivisionError))
+def test_the_first_error_is_raised_where_the_thaw_fails_too(error, guest,
+                                                            frozen):
+    guest.thaw.side_effect = error
+    with pytest.raises(KeyError), frozen():
+        raise KeyError
+
+
+def test_the_first_error_is_raised_where_the_journal_fails_too(guest, frozen,
+                                                               notes):
+    notes.unmark = mock.Mock(
+        side_effect=exception.JournalUnusable(reason='full'))
+    with pytest.raises(KeyError), frozen():
+        raise KeyError
+    guest.thaw.assert_called_once_with()
+
+
+def test_freeze_that_had_lapsed_is_no_freeze(guest, frozen, notes):
+    guest.thaw.return_value = 0
+    with frozen() as quiesced:
+        pass
+    assert quiesced.consistency is export.Consistency.CRASH
+    assert notes.marks == {} and not notes.kept
+
+
+def test_freeze_that_had_lapsed_is_an_error_where_it_is_required(guest,
+                                                                 frozen):
+    guest.thaw.return_value = 0
+    with pytest.raises(exception.QuiesceFailed, match='before the thaw'):
+        with frozen(required=True):
+            pass
+
+
+@pytest.mark.parametrize('outcomes', (
+    [None], [snap_guest.AgentError('late'), 0], [snap_guest.AgentError, None]))
+def test_answer_that_was_lost_is_no_lapse(outcomes, guest, frozen):
+    guest.thaw.side_effect = outcomes
+    with frozen() as quiesced:
+        pass
+    assert quiesced.consistency is export.Consistency.FILESYSTEM
+
+
+def test_freeze_is_noted_before_it_is_asked_for(guest, frozen, notes):
+    guest.freeze.side_effect = lambda: len(notes.marks)
+    guest.thaw.side_effect = lambda: len(notes.marks)
+    with frozen() as quiesced:
+        assert notes.marks == {FROZEN: 'boot 7'}
+    assert quiesced.consistency is export.Consistency.FILESYSTEM
+    assert notes.steps == [(FROZEN, True), (FROZEN, False)]
+
+
+def test_agent_without_a_thaw_is_told_and_asked_once(guest, frozen, notes):
+    guest.thaw.side_effect = snap_guest.FreezeUnsupported('disabled')
+    with pytest.raises(exception.ThawUnsupported, match='guest-fsfreeze-thaw'):
+        with frozen():
+            pass
+    guest.thaw.assert_called_once_with()
+    assert notes.kept
+
+
 def test_guest_that_is_thawed_in_time_is_left_alone(guest, frozen):
     with frozen(freeze_timeout=60):
         pass
