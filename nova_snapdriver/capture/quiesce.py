@@ -228,7 +228,7 @@ def _thaw(guest: snap_guest.Guest, settings: Settings,
     """
     try:
         lasted = thaw(guest, settings.agent_timeout)
-    except exception.ThawFailed:
+    except BaseException:
         # The guest is frozen, and libvirt has not even sent the thaw: an agent
         # that hangs does not answer the guest-sync before it.
         notes.keep()

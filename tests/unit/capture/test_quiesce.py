@@ -200,10 +200,11 @@ def test_an_error_of_the_capture_is_the_one_to_see(guest, frozen):
 @pytest.mark.parametrize('error', (
     snap_guest.AgentError('hangs'), ZeroDivisionError))
 def test_the_first_error_is_raised_where_the_thaw_fails_too(error, guest,
-                                                            frozen):
+                                                            frozen, notes):
     guest.thaw.side_effect = error
     with pytest.raises(KeyError), frozen():
         raise KeyError
+    assert notes.kept and FROZEN in notes.marks
 
 
 def test_the_first_error_is_raised_where_the_journal_fails_too(guest, frozen,
