@@ -10,6 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+from unittest import mock
+
+from nova import exception as nova_exception
 import pytest
 
 from nova_snapdriver.transfer import image
@@ -40,3 +43,50 @@ def test_just_what_differs_is_changed():
     ('x' * 1000, 'x' * 300)))
 def test_what_an_error_page_says(page, words):
     assert image._message(page) == words
+
+
+# Deletion
+
+
+@pytest.fixture
+def api():
+    return mock.Mock()
+
+
+@pytest.fixture
+def one(api):
+    return image.Image('context', 'image', api, image.Settings(3, 300))
+
+
+def test_image_that_is_deleted_is_known_to_be_gone(one, api):
+    assert not one.gone
+    assert one.delete() is True
+    assert one.gone
+    api.delete.assert_called_once_with('context', 'image')
+
+
+def test_image_that_is_not_shown_is_not_known_to_be_gone(one, api):
+    api.delete.side_effect = nova_exception.ImageNotFound(image_id='image')
+    assert one.delete() is False
+    assert one.discard() is True
+    assert not one.gone
+
+
+@pytest.mark.parametrize('error', (
+    nova_exception.GlanceConnectionFailed(server='g', reason='away'),
+    ZeroDivisionError()))
+def test_image_that_cannot_be_deleted_is_left_to_a_recovery(error, one, api,
+                                                            caplog):
+    api.delete.side_effect = error
+    assert one.discard() is False
+    assert not one.gone
+    assert 'Cannot delete image image now' in caplog.text
+    with pytest.raises(type(error)):
+        one.delete()
+
+
+def test_what_is_gone_stays_gone(one, api):
+    one.delete()
+    api.delete.side_effect = nova_exception.ImageNotFound(image_id='image')
+    assert one.discard() is True
+    assert one.gone
