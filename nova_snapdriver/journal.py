@@ -467,7 +467,8 @@ class Journal:
         except FileNotFoundError:
             return None
         except OSError as ex:
-            return Unusable(path, 'it cannot be opened: %s' % ex)
+            return Unusable(path, 'it cannot be opened (%s): run this as the '
+                            'user of nova-compute, on its host' % ex)
         try:
             entry = _parse(descriptor)
             if entry.host != self.host:
@@ -504,10 +505,16 @@ def _sync(path: pathlib.Path) -> None:
 
 
 def _try_lock(descriptor: int) -> bool:
+    """:raises ValueError: it cannot be locked, with what to do about it"""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as ex:
+        raise ValueError(
+            'it cannot be locked (%s), so nobody can tell whether its '
+            'snapshot still runs: [snapdriver] journal_directory has to be on '
+            'a local file system' % ex) from ex
     return True
 
 

@@ -168,6 +168,7 @@ class Glance(Service):
                          GlanceConnectionFailed(server='g', reason='away'))
         self.images = {}
         self.hidden = False             # from [service_user]
+        self.deleted = set()            # by a process of ours
         self.violations = []
 
     def add(self, image_id):
@@ -195,6 +196,7 @@ class Glance(Service):
         if found['verified']:
             self.violations.append('a verified image is deleted')
         del self.images[image_id]
+        self.deleted.add(image_id)
 
 
 class Domain:
@@ -215,6 +217,9 @@ class Domain:
         self.frozen = self.paused = self.saved = None
         self.agent, self.unsupported = 'connected', False
         self.backup = self.copy = self.events = None
+        #: A snapshot has it as it was, whatever the database says; a
+        #: recovery asks.
+        self.recovering = True
         #: No process of ours has frozen it, and none has to thaw it.
         self.settled = True
         self.violations = []
@@ -288,7 +293,7 @@ class Domain:
     def resume(self):
         self._ask('resume')
         self._require_running()
-        if not self._database.expects_guest(paused=False):
+        if self.recovering and not self._database.expects_guest(paused=False):
             self.violations.append('resumed against the database: %s' %
                                    self._database.vm_state)
         self.paused = None
@@ -298,7 +303,8 @@ class Domain:
         if self.number is not None:
             raise libvirt_error(libvirt.VIR_ERR_OPERATION_INVALID,
                                 'domain is already running')
-        if not self._database.expects_guest(paused=self.paused is not None):
+        if self.recovering and not self._database.expects_guest(
+                paused=self.paused is not None):
             self.violations.append('started against the database')
         self.boot()
         self._service.ask()             # dies, or answers nothing, after it
@@ -472,5 +478,8 @@ class Cloud:
                 patches.enter_context(mock.patch(name, fake))
             patches.enter_context(mock.patch.object(
                 images, '_service_context', lambda: None))
+            patches.enter_context(mock.patch.object(
+                images, 'missing_role',
+                lambda: 'the role admin' if self.glance.hidden else None))
             patches.enter_context(mock.patch('time.sleep'))
             yield self

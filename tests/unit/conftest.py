@@ -41,6 +41,37 @@ class Domain:
         pass
 
 
+# Of libvirt's headers.
+CONSTANTS = {
+    'VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK': -2,
+    'VIR_DOMAIN_BLOCK_COPY_REUSE_EXT': 2,
+    'VIR_DOMAIN_BLOCK_COPY_SHALLOW': 1,
+    'VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB': 4,
+    'VIR_DOMAIN_BLOCK_JOB_CANCELED': 2,
+    'VIR_DOMAIN_BLOCK_JOB_FAILED': 1,
+    'VIR_DOMAIN_BLOCK_JOB_READY': 3,
+    'VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2': 16,
+    'VIR_DOMAIN_JOB_NONE': 0,
+    'VIR_DOMAIN_JOB_OPERATION_SAVE': 2,
+    'VIR_DOMAIN_JOB_UNBOUNDED': 2,
+    'VIR_DOMAIN_PAUSED': 3,
+    'VIR_DOMAIN_PAUSED_IOERROR': 5,
+    'VIR_DOMAIN_PAUSED_USER': 1,
+    'VIR_DOMAIN_RUNNING': 1,
+    'VIR_DOMAIN_SHUTOFF': 5,
+    'VIR_ERR_AGENT_UNRESPONSIVE': 86,
+    'VIR_ERR_INTERNAL_ERROR': 1,
+    'VIR_ERR_INVALID_CONN': 6,
+    'VIR_ERR_NO_DOMAIN': 42,
+    'VIR_ERR_NO_DOMAIN_BACKUP': 104,
+    'VIR_ERR_OPERATION_INVALID': 55,
+    'VIR_ERR_SYSTEM_ERROR': 38,
+    'VIR_FROM_NONE': 0,
+    'VIR_FROM_QEMU': 10,
+    'VIR_FROM_REMOTE': 13,
+    'VIR_FROM_RPC': 7,
+}
+
 try:
     import libvirt  # noqa: F401
 except ImportError:
@@ -51,11 +82,5 @@ except ImportError:
     libvirt = types.ModuleType('libvirt')
     libvirt.libvirtError = Error
     libvirt.virDomain = Domain
-    libvirt.VIR_ERR_INTERNAL_ERROR = 1
-    libvirt.VIR_ERR_INVALID_CONN = 6
-    libvirt.VIR_ERR_SYSTEM_ERROR = 38
-    libvirt.VIR_ERR_NO_DOMAIN = 42
-    libvirt.VIR_FROM_NONE = 0
-    libvirt.VIR_FROM_RPC = 7
-    libvirt.VIR_FROM_REMOTE = 13
+    vars(libvirt).update(CONSTANTS)
     sys.modules['libvirt'] = libvirt

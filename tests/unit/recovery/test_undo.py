@@ -579,6 +579,12 @@ def test_image_that_nobody_shows_us_keeps_the_entry(abandon, recover, cloud):
     assert recover().done == ('deleted image %s' % IMAGE,)
 
 
+def test_not_found_is_gone_for_one_who_sees_all(abandon, recover):
+    """Glance was away when it was looked for at the beginning."""
+    abandon(visible=False)
+    assert recover().failed == ()
+
+
 def test_image_that_was_deleted_by_us_is_known_to_be_gone(abandon, recover,
                                                           cloud, domain):
     """Also if nobody would have shown it: "not found" is right then."""
@@ -587,7 +593,7 @@ def test_image_that_was_deleted_by_us_is_known_to_be_gone(abandon, recover,
     abandon(FROZEN, visible=False)
     domain.agent = 'disconnected'
     assert recover().done == ('deleted image %s' % IMAGE,)
-    domain.agent = 'connected'
+    domain.agent, cloud.glance.hidden = 'connected', True
     outcome = recover()
     assert (outcome.done, outcome.failed) == (('thawed the guest',), ())
 
@@ -632,6 +638,7 @@ def test_clone_that_is_an_image_stays(abandon, recover, cloud, ceph):
 
 def test_clone_of_an_image_that_is_known_to_be_gone_is_removed(
         abandon, recover, entries, cloud, ceph):
+    cloud.glance.hidden = True
     abandon(planned=DIRECT, visible=False)
     record, = entries.abandoned()
     with contextlib.closing(record):
@@ -642,6 +649,7 @@ def test_clone_of_an_image_that_is_known_to_be_gone_is_removed(
 
 def test_clone_stays_where_nobody_shows_us_the_image(abandon, recover, cloud,
                                                      ceph):
+    cloud.glance.hidden = True
     abandon(planned=DIRECT, visible=False)
     outcome = recover()
     assert 'the role admin' in outcome.failed[0]
