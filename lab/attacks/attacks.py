@@ -36,7 +36,8 @@ QUICK = ('live raw running: qcow2 with a backing file',
          'cold raw stopped: qcow2 with a data file',
          'live raw running: another local user',
          'live raw running: children and secrets',
-         'live raw running: names full of injection')
+         'live raw running: names full of injection',
+         'live raw running as nova: QEMU exchanges files for links')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +48,17 @@ class Way:
     disk: str
     state: str
     options: config.Options = ()
+    user: str = config.ROOT
 
     @property
     def name(self) -> str:
-        return f'{self.path} {self.disk} {self.state}'
+        user = '' if self.user == config.ROOT else f' as {self.user}'
+        return f'{self.path} {self.disk} {self.state}{user}'
 
     @property
     def compute(self) -> config.Compute:
-        return config.Compute(options=disks.DISKS[self.disk] + self.options)
+        return config.Compute(options=disks.DISKS[self.disk] + self.options,
+                              user=self.user)
 
 
 def _ways(disk: str) -> list[Way]:
@@ -246,6 +250,14 @@ def looked_at(attacks: Attacks, row: Row, way: Way) -> None:
     row.problems += target.harmed(way.state)
 
 
+def exchanged(attacks: Attacks, row: Row, way: Way) -> None:
+    """A QEMU that was taken over exchanges files of a snapshot for links."""
+    target = attacks.target(way)
+    target.write([])                    # Glance may refuse a header
+    row.problems += bystander.exchange(target, attacks.folder)
+    row.problems += target.harmed(way.state)
+
+
 def planted(attacks: Attacks, row: Row, way: Way) -> None:
     """Another user has made the scratch directory, or a link to one."""
     with bystander.umask_zero():
@@ -322,6 +334,10 @@ def attacks() -> list[Attack]:
                   'a disk on a file of the host', named_by_nova,
                   'OSSA-2024-001'),
               _on(RAW[0], 'a planted symlink', planted, 'OSSA-2014-001')]
+    # Not root: its nova-compute has a privileged process change owners.
+    found += [_on(dataclasses.replace(way, user=user),
+                  'QEMU exchanges files for links', exchanged)
+              for way in RAW for user in config.USERS]
     found += [lied_to(*one) for one in liar.LIES.items()]
     return [*found, Attack('stream: a map of a million extents', None,
                            fragmented)]

@@ -245,6 +245,7 @@ def thaw(guest: snap_guest.Guest, agent_timeout: int) -> bool:
     :returns: whether it was frozen until now, as far as its agent tells; the
         answer to an attempt that timed out is lost
     :raises ThawFailed: the agent failed, or does not answer
+    :raises ThawUnsupported: no other attempt helps
     """
     counts: list[int | None] = []
 
@@ -255,11 +256,14 @@ def thaw(guest: snap_guest.Guest, agent_timeout: int) -> bool:
     try:
         waiting.retry(
             attempt, 'Thawing', guest.instance,
-            errors=(snap_guest.AgentError,), final=(snap_guest.GuestGone,),
+            errors=(snap_guest.AgentError,),
+            final=(snap_guest.GuestGone, snap_guest.FreezeUnsupported),
             attempts=_THAW_ATTEMPTS, pause=_THAW_PAUSE_SECONDS)
         return counts != [0]
     except snap_guest.GuestGone:
         return True
+    except snap_guest.FreezeUnsupported as ex:
+        raise exception.ThawUnsupported(domain=guest.name, reason=ex) from ex
     except snap_guest.AgentError as ex:
         raise exception.ThawFailed(domain=guest.name, reason=ex) from ex
 
@@ -268,6 +272,7 @@ def thaw_alone(guest: snap_guest.Guest, agent_timeout: int) -> None:
     """Thaw the guest, but not in the middle of another capture.
 
     :raises ThawFailed: the agent failed, or does not answer
+    :raises ThawUnsupported: no other attempt helps
     """
     with _alone(guest):
         thaw(guest, agent_timeout)

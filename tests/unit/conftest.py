@@ -15,13 +15,47 @@
 import sys
 import types
 
+
+class Error(Exception):
+    """A libvirtError: `err` begins with the code and the domain."""
+
+    err = None
+
+    def get_error_code(self):
+        return self.err and self.err[0]
+
+    def get_error_domain(self):
+        return self.err and self.err[1]
+
+
+class Domain:
+    """What mocks of a virDomain are made from."""
+
+    def name(self):
+        pass
+
+    def isActive(self):
+        pass
+
+    def state(self, flags=0):
+        pass
+
+
 try:
     import libvirt  # noqa: F401
 except ImportError:
-    # What is needed to import the driver, and no more: a unit test never
-    # calls libvirt. Nova's own fake of it would bring eventlet with it, which
-    # replaces what the stream, that never runs under eventlet, is made of.
+    # What is needed to import the driver, and to tell errors apart: a unit
+    # test never calls libvirt. Nova's own fake of it would bring eventlet with
+    # it, which replaces what the stream, that never runs under eventlet, is
+    # made of.
     libvirt = types.ModuleType('libvirt')
-    libvirt.libvirtError = type('libvirtError', (Exception,), {})
+    libvirt.libvirtError = Error
+    libvirt.virDomain = Domain
+    libvirt.VIR_ERR_INTERNAL_ERROR = 1
+    libvirt.VIR_ERR_INVALID_CONN = 6
+    libvirt.VIR_ERR_SYSTEM_ERROR = 38
     libvirt.VIR_ERR_NO_DOMAIN = 42
+    libvirt.VIR_FROM_NONE = 0
+    libvirt.VIR_FROM_RPC = 7
+    libvirt.VIR_FROM_REMOTE = 13
     sys.modules['libvirt'] = libvirt

@@ -12,6 +12,7 @@
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -108,14 +109,15 @@ def test_what_never_became_an_entry_is_removed(entries, tmp_path):
         noted, = (tmp_path / 'journal').glob('*.json')
         record.progress(1, 2)
         stray, kept = noted.with_name('x.new'), noted.with_suffix('.new')
-        fresh = noted.with_name('y.new')
-        for path in (stray, kept, fresh):
+        fresh, writing = noted.with_name('y.new'), noted.with_name(
+            noted.stem + '.frozen.new')
+        for path in (stray, kept, fresh, writing):
             path.touch()
-        for path in (stray, kept):
+        for path in (stray, kept, writing):
             os.utime(path, (0, 0))
         assert list(entries.abandoned()) == []
         assert not stray.exists()
-        assert kept.exists() and fresh.exists()
+        assert kept.exists() and fresh.exists() and writing.exists()
     assert files(tmp_path) == [fresh]
 
 
@@ -128,12 +130,13 @@ VALUES = {'version': 2, **journal.dataclasses.asdict(journal_entry.ENTRY)}
     json.dumps(VALUES | {'image': 7}).encode(),
     json.dumps(VALUES | {'visible': 'no'}).encode(),
     json.dumps(VALUES | {'more': 1}).encode()))
-def test_nonsense_is_passed_over_and_left(content, entries, tmp_path):
+def test_nonsense_is_passed_over_shown_and_left(content, entries, tmp_path):
     (tmp_path / 'journal').mkdir()
     (tmp_path / 'journal' / 'x.json').write_bytes(content)
     assert list(entries.abandoned()) == list(entries.running()) == []
-    told, = entries.unusable()
-    assert 'makes no sense' in told.reason
+    shown, = entries.unusable()
+    assert shown.path == tmp_path / 'journal' / 'x.json'
+    assert re.search('makes no sense.*then remove it', shown.reason)
     assert len(files(tmp_path)) == 1
 
 
@@ -144,9 +147,17 @@ def test_entry_of_another_version_is_passed_over_and_left(
     (tmp_path / 'journal' / 'x.json').write_text(
         json.dumps(VALUES | {'version': version}))
     assert list(entries.abandoned()) == list(entries.running()) == []
-    told, = entries.unusable()
-    assert 'of the version that wrote it' in told.reason
+    shown, = entries.unusable()
+    assert 'of the version that wrote it' in shown.reason
     assert len(files(tmp_path)) == 1
+
+
+def test_who_looks_for_unusable_entries_locks_no_other(entries):
+    with entries.begin(journal_entry.ENTRY) as record:
+        record.keep()
+    assert entries.unusable() == []
+    found, = entries.abandoned()
+    found.close()
 
 
 def test_directory_that_cannot_be_made(tmp_path):

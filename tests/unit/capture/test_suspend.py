@@ -70,6 +70,12 @@ def test_running_guest_is_left_alone(guest):
     guest.abort_job.assert_not_called()
 
 
+def test_guest_is_not_taken_to_run_where_libvirt_does_not_answer(guest):
+    guest.exists.side_effect = exception.CaptureFailed(reason='no answer')
+    with pytest.raises(exception.CaptureFailed, match='no answer'):
+        suspend.bring_back(guest, pytest.fail)
+
+
 def test_save_that_runs_is_aborted(guest):
     guest.exists.return_value = True
     guest.is_being_saved.side_effect = [True, True, False]
