@@ -49,7 +49,7 @@ class Cloud:
 
     @functools.cached_property
     def environment(self) -> dict[str, str]:
-        """The environment of the `openstack` command."""
+        """Return the environment of the `openstack` command."""
         conf = self.settings
         return {
             'OS_AUTH_URL': conf.url('keystone'), 'OS_USERNAME': 'admin',
@@ -60,7 +60,7 @@ class Cloud:
 
     @functools.cached_property
     def sdk(self) -> typing.Any:
-        """The connection; it reads no clouds.yaml, and caches nothing."""
+        """Return the connection; it reads no clouds.yaml and caches nothing."""
         # Not above: the help of commands works before it is installed.
         import openstack
         return openstack.connect(
