@@ -60,7 +60,7 @@ class Cloud:
 
     @functools.cached_property
     def sdk(self) -> typing.Any:
-        """Return the connection; it reads no clouds.yaml and caches nothing."""
+        """Connect, without a clouds.yaml and without caches."""
         # Not above: the help of commands works before it is installed.
         import openstack
         return openstack.connect(
