@@ -90,10 +90,12 @@ class Cloud:
         :raises LabError: the service or Keystone did not answer
         """
         from keystoneauth1 import exceptions
+        from openstack import exceptions as sdk_exceptions
         try:
             reply = getattr(self.sdk, service).request(path, method,
                                                        json=body)
-        except exceptions.ClientException as error:
+        except (exceptions.ClientException,
+                sdk_exceptions.SDKException) as error:
             raise settings.LabError(f'{method} {service} {path}: {error}'
                                     ) from error
         if not reply.ok:
