@@ -358,6 +358,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(lab: stack.Stack, args: argparse.Namespace) -> int:
+    print(f'seed {args.seed}', flush=True)
     made = Attacks(lab, args.seed, args.json)
     made.run(command.chosen(attacks(), args.only))
     return made.table.status()
