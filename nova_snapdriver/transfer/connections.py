@@ -53,9 +53,10 @@ class Connections:
     def cut(self) -> None:
         """Make the thread that sends, or waits for an answer, fail now."""
         for connection in tuple(self._opened):
-            # It may be closed already, or be closed just now.
-            with contextlib.suppress(AttributeError, OSError, ValueError):
-                connection.sock.shutdown(socket.SHUT_RDWR)
+            for one in (connection.connecting, connection.sock):
+                # It may be closed already, or be closed just now.
+                with contextlib.suppress(AttributeError, OSError, ValueError):
+                    one.shutdown(socket.SHUT_RDWR)
 
 
 class _Adapter(ksa_session.TCPKeepAliveAdapter):
@@ -67,9 +68,19 @@ class _Adapter(ksa_session.TCPKeepAliveAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {
+        self._note(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
+        known = proxy in self.proxy_manager
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if not known:
+            self._note(manager)
+        return manager
+
+    def _note(self, manager: Any) -> None:
+        manager.pool_classes_by_scheme = {
             scheme: _noting(pool, self._opened) for scheme, pool in
-            self.poolmanager.pool_classes_by_scheme.items()}
+            manager.pool_classes_by_scheme.items()}
 
 
 def _noting(pool: Any, opened: list[Any]) -> Any:
@@ -77,8 +88,20 @@ def _noting(pool: Any, opened: list[Any]) -> Any:
     base: Any = pool.ConnectionCls
 
     class _Connection(base):
+        connecting: Any = None
+
+        def _new_conn(self) -> Any:
+            made = super()._new_conn()
+            # Nobody sees the socket while TLS shakes hands over it.
+            self.connecting = made.dup()
+            return made
+
         def connect(self) -> None:
-            super().connect()
             opened.append(self)
+            try:
+                super().connect()
+            finally:
+                if self.connecting is not None:
+                    self.connecting.close()
 
     return type(pool.__name__, (pool,), {'ConnectionCls': _Connection})
