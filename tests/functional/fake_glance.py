@@ -15,6 +15,8 @@
 import hashlib
 import http.server
 import json
+import socket
+import struct
 import threading
 import time
 
@@ -29,6 +31,7 @@ SCHEMA = {
 
 # Bytes that it takes at a time if its rate is limited.
 STEP = 256 * 1024
+REFUSAL = b'<html><body>Refused: no luck today</body>'
 
 
 class FakeGlance(http.server.ThreadingHTTPServer):
@@ -38,7 +41,8 @@ class FakeGlance(http.server.ThreadingHTTPServer):
     body is read or after; 'break' to hang up in the middle; 'lost' to store
     the image and hang up instead of answering; 'flip' to store another byte;
     'short' to store less; 'nothing' to store nothing and say that all is well;
-    'stall' to stop reading in the middle, and 'mute' at the end, for ever.
+    'stall' to stop reading in the middle, and 'mute' at the end, for ever;
+    ('early', STATUS) to answer in the middle, and reset the connection.
     ``rate`` limits an upload, in bytes per second; None means unlimited.
     ``location_fault`` is the status for a request that sets a location.
     """
@@ -136,6 +140,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.server.headers.append(dict(self.headers))
         fault = self.server.faults.pop(0) if self.server.faults else None
         length = int(self.headers['Content-Length'])
+        if isinstance(fault, tuple):
+            return self._refuse_early(length, fault[1])
         if fault in ('break', 'stall'):
             self._read(length // 2)
             if fault == 'stall':
@@ -149,14 +155,24 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         self.server.uploads.append(data)
         if isinstance(fault, int):
-            self._answer(fault, b'<html><body>Refused: no luck today</body>',
-                         'text/html')
+            self._answer(fault, REFUSAL, 'text/html')
             return
         self._keep(data, fault)
         if fault == 'lost':
             self.close_connection = True
             return
         self._answer(204)
+
+    def _refuse_early(self, length, status):
+        self._read(length // 4)
+        self._answer(status, REFUSAL, 'text/html')
+        # With a body that is not read, and no FIN before that.
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                                   struct.pack('ii', 1, 0))
+        self.rfile.close()
+        self.wfile.close()
+        self.connection.close()
+        self.close_connection = True
 
     def _read(self, length):
         if not self.server.rate:

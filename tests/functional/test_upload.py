@@ -1,0 +1,95 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Uploads to a Glance that answers awkwardly; without libvirt, and a disk."""
+
+import sys
+import types
+
+from nova import context as nova_context
+from nova import exception as nova_exception
+from nova.image import glance as nova_glance
+import pytest
+
+from nova_snapdriver import exception
+from nova_snapdriver.transfer import body as image_body
+from nova_snapdriver.transfer import image as snap_image
+from nova_snapdriver.transfer import verify
+from tests.functional import snapshots
+
+MIB = 1 << 20
+# More than the buffers of two sockets and a pipe.
+LENGTH = 48 * MIB
+PROGRAM = """
+import hashlib, json, os, sys
+def say(event, **values):
+    os.write(2, json.dumps({'event': event, **values}).encode() + b'\\n')
+length = int(sys.argv[1])
+say('layout', length=length)
+hashed = hashlib.sha512()
+for at in range(0, length, 1 << 16):
+    chunk = bytes([at >> 16 & 0xff]) * min(1 << 16, length - at)
+    hashed.update(chunk)
+    while chunk:
+        chunk = chunk[os.write(1, chunk):]
+say('done', length=length, digest=hashed.hexdigest())
+"""
+REQUEST = types.SimpleNamespace(
+    source=types.SimpleNamespace(ahead=None), algorithm='sha512',
+    command=lambda: [sys.executable, '-c', PROGRAM, str(LENGTH)])
+
+
+class Upload:
+    """One image, as the driver sends it."""
+
+    def __init__(self):
+        self.image = snap_image.Image(
+            nova_context.RequestContext('user', 'project',
+                                        auth_token='token'),
+            snapshots.IMAGE_ID, nova_glance.API(),
+            snap_image.Settings(retries=2, stall_timeout=60))
+
+    def run(self):
+        with image_body.ImageBody(REQUEST) as body:
+            try:
+                self.image.upload(body)
+            finally:
+                self.image.close()
+            self.image.verify(
+                verify.Sent(REQUEST, body.length, body.digest), True)
+
+
+@pytest.fixture
+def upload(glance, conf):
+    return Upload()
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize('status, expected', (
+    (401, nova_exception.ImageNotAuthorized),
+    (413, nova_exception.ImageQuotaExceeded),
+    (415, exception.UploadFailed)))
+def test_answer_that_comes_before_the_end_is_read(status, expected, upload,
+                                                  glance):
+    glance.faults = [('early', status)] * 3
+    with pytest.raises(expected) as caught:
+        upload.run()
+    if expected is exception.UploadFailed:
+        assert '415: Refused: no luck today' in str(caught.value)
+    assert len(glance.headers) == 1     # it was not tried again
+
+
+def test_connection_with_half_a_body_is_not_used_again(upload, glance):
+    glance.faults = [('early', 503)]
+    upload.run()
+    assert len(glance.headers) == 2
+    assert glance.image['status'] == 'active'
