@@ -57,6 +57,8 @@ class ImageBody:
         self._cancelled = False
         self._open = contextlib.ExitStack()
         self.digest: str | None = None
+        #: Whether an iteration has come to its end.
+        self.whole = False
 
     def __enter__(self) -> Self:
         """:raises StreamFailed: the stream process cannot be started"""
@@ -119,6 +121,7 @@ class ImageBody:
                 if self._progress is not None:
                     self._progress(given, self.length)
             self.digest = stream.digest
+            self.whole = True
             if self._finished is not None:
                 self._finished(self.length, self.digest)
         finally:

@@ -42,6 +42,10 @@ _RETRY_PAUSE_SECONDS = 1
 # proxies take seconds to a minute), and then sets the image back to queued.
 _SETTLE_SECONDS = 120
 
+# How long Glance may store an image that it has received in whole. A store of
+# objects copies it once more at the end.
+_COMMIT_SECONDS = 3600
+
 # Time-out of the question whether the image exists: Glance may be stuck.
 _ASK_SECONDS = 3
 
@@ -143,7 +147,7 @@ class Image(destination.Destination):
             attempt,
             # If Glance took all of it and only its answer was lost, the
             # verification decides.
-            lambda server: self._settled(server) == 'active')
+            lambda server: self._settled(server, body.whole) == 'active')
 
     def cancel(self) -> None:
         """Make the upload fail, from another thread, and start no other.
@@ -221,23 +225,23 @@ class Image(destination.Destination):
             try:
                 return attempt(server)
             except (_Refused, *_TRANSIENT) as ex:
-                if not self._again(ex, number, server):
+                self._log_failure(ex, number, server)
+                if _is_final(ex, number):
                     raise self._translated(ex) from ex
-            if done(server):
-                return None
+                # Asked after the last attempt, too: its answer may be lost.
+                if not self._cancelled and done(server):
+                    return None
+                if self._cancelled or number >= self._settings.retries:
+                    raise self._translated(ex) from ex
             time.sleep(_RETRY_PAUSE_SECONDS)
 
-    def _again(self, error: Exception, attempt: int, server: str) -> bool:
-        """Log a failed attempt; returns whether to make another."""
+    def _log_failure(self, error: Exception, attempt: int,
+                     server: str) -> None:
         LOG.warning('Attempt %(attempt)d of %(all)d to send image '
                     '%(image)s to %(server)s failed: %(error)s',
                     {'attempt': attempt + 1, 'image': self.id,
                      'all': 1 + self._settings.retries, 'server': server,
                      'error': error})
-        if (isinstance(error, _Refused) and
-                error.status not in _TRANSIENT_STATUS):
-            return False
-        return not self._cancelled and attempt < self._settings.retries
 
     def _request(self, server: str, method: str, url: str,
                  data: object = None,
@@ -257,24 +261,32 @@ class Image(destination.Destination):
     def _client(self, server: str) -> Any:
         return glance.GlanceClientWrapper(self._context, server).client
 
-    def _settled(self, server: str) -> str:
+    def _settled(self, server: str, whole: bool) -> str:
         """Wait until Glance has noticed that an upload broke off.
 
+        :param whole: all of the image was sent: Glance may still store it,
+            although its gateway did not wait for that
         :returns: the status of the image, queued or active as a rule
         :raises nova.exception.ImageNotFound: the image was deleted
         """
-        deadline = timeutils.StopWatch(_SETTLE_SECONDS).start()
-        status = 'unknown'
-        while (status not in ('queued', 'active') and
-               not self._cancelled and not deadline.expired()):
-            try:
-                status = self._client(server).images.get(self.id)['status']
-            except glance_exc.HTTPNotFound:
-                raise nova_exception.ImageNotFound(image_id=self.id)
-            except (glance_exc.HTTPException, *_TRANSIENT) as ex:
-                LOG.debug('Cannot see image %s yet: %s', self.id, ex)
+        settle = timeutils.StopWatch(_SETTLE_SECONDS).start()
+        commit = timeutils.StopWatch(_COMMIT_SECONDS).start()
+        while True:
+            status = self._status(server)
+            limit = commit if whole and status == 'saving' else settle
+            if (status in ('queued', 'active') or self._cancelled or
+                    limit.expired()):
+                return status
             time.sleep(_RETRY_PAUSE_SECONDS)
-        return status
+
+    def _status(self, server: str) -> str:
+        try:
+            return str(self._client(server).images.get(self.id)['status'])
+        except glance_exc.HTTPNotFound:
+            raise nova_exception.ImageNotFound(image_id=self.id)
+        except (glance_exc.HTTPException, *_TRANSIENT) as ex:
+            LOG.debug('Cannot see image %s yet: %s', self.id, ex)
+            return 'unknown'
 
     def stored(self) -> dict[str, Any]:
         """The image as Glance has it.
@@ -326,6 +338,18 @@ class Image(destination.Destination):
             translated: Exception = known(image_id=self.id)
             return translated
         return exception.UploadFailed(reason=error)
+
+
+def _is_final(error: Exception, attempt: int) -> bool:
+    """Whether another attempt cannot help.
+
+    A conflict may be with an earlier attempt, of which Glance has more than
+    it has said.
+    """
+    if not isinstance(error, _Refused):
+        return False
+    return not (error.status in _TRANSIENT_STATUS or
+                (error.status == 409 and attempt > 0))
 
 
 def _adapter(http: Any, session: Any) -> adapter.Adapter:

@@ -42,7 +42,9 @@ class FakeGlance(http.server.ThreadingHTTPServer):
     the image and hang up instead of answering; 'flip' to store another byte;
     'short' to store less; 'nothing' to store nothing and say that all is well;
     'stall' to stop reading in the middle, and 'mute' at the end, for ever;
-    ('early', STATUS) to answer in the middle, and reset the connection.
+    ('early', STATUS) to answer in the middle, and reset the connection;
+    ('commit', READS) to answer 504, and store the image when it has been read
+    so many times.
     ``rate`` limits an upload, in bytes per second; None means unlimited.
     ``location_fault`` is the status for a request that sets a location.
     """
@@ -61,6 +63,7 @@ class FakeGlance(http.server.ThreadingHTTPServer):
         self._released = threading.Event()
         self.algorithm = 'sha512'
         self.uploads = []
+        self.committing = None
         self.headers = []
         self.deleted = False
         self.location_fault = None
@@ -86,6 +89,15 @@ class FakeGlance(http.server.ThreadingHTTPServer):
     def hang(self):
         self.stuck.set()
         self._released.wait()
+
+    def turn(self):
+        """One read later."""
+        if self.committing is None:
+            return
+        self.committing[0] -= 1
+        if self.committing[0] <= 0:
+            self.store(self.committing[1])
+            self.committing = None
 
     def store(self, data):
         self.data = data
@@ -115,6 +127,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._answer(200, json.dumps(SCHEMA).encode())
         if self.server.deleted:
             return self._answer(404)
+        self.server.turn()
         return self._answer(200, json.dumps(self.server.image).encode())
 
     def do_PATCH(self):
@@ -138,10 +151,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_PUT(self):
         self.server.headers.append(dict(self.headers))
+        if self.server.image['status'] != 'queued':
+            self.close_connection = True
+            return self._answer(409, REFUSAL, 'text/html')
         fault = self.server.faults.pop(0) if self.server.faults else None
         length = int(self.headers['Content-Length'])
-        if isinstance(fault, tuple):
-            return self._refuse_early(length, fault[1])
+        kind, value = fault if isinstance(fault, tuple) else (fault, None)
+        if kind == 'early':
+            return self._refuse_early(length, value)
         if fault in ('break', 'stall'):
             self._read(length // 2)
             if fault == 'stall':
@@ -157,6 +174,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if isinstance(fault, int):
             self._answer(fault, REFUSAL, 'text/html')
             return
+        if kind == 'commit':
+            self.server.image['status'] = 'saving'
+            self.server.committing = [value, data]
+            return self._answer(504, REFUSAL, 'text/html')
         self._keep(data, fault)
         if fault == 'lost':
             self.close_connection = True

@@ -13,6 +13,8 @@
 """Uploads to a Glance that answers awkwardly; without libvirt, and a disk."""
 
 import sys
+import threading
+import time
 import types
 
 from nova import context as nova_context
@@ -51,12 +53,12 @@ REQUEST = types.SimpleNamespace(
 class Upload:
     """One image, as the driver sends it."""
 
-    def __init__(self):
+    def __init__(self, retries=2):
         self.image = snap_image.Image(
             nova_context.RequestContext('user', 'project',
                                         auth_token='token'),
             snapshots.IMAGE_ID, nova_glance.API(),
-            snap_image.Settings(retries=2, stall_timeout=60))
+            snap_image.Settings(retries, stall_timeout=60))
 
     def run(self):
         with image_body.ImageBody(REQUEST) as body:
@@ -93,3 +95,63 @@ def test_connection_with_half_a_body_is_not_used_again(upload, glance):
     upload.run()
     assert len(glance.headers) == 2
     assert glance.image['status'] == 'active'
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize('retries', (0, 1))
+def test_lost_answer_is_made_up_for_on_the_last_attempt_too(retries, glance):
+    glance.faults = ['break'] * retries + ['lost']
+    Upload(retries).run()
+    assert len(glance.uploads) == 1
+    assert glance.image['status'] == 'active'
+
+
+def test_last_attempt_that_did_not_arrive_fails(glance):
+    glance.faults = ['break']
+    with pytest.raises(exception.UploadFailed):
+        Upload(0).run()
+    assert glance.image['status'] == 'queued'
+
+
+@pytest.fixture
+def short_patience(monkeypatch):
+    """Broken uploads are noticed within a second."""
+    monkeypatch.setattr(snap_image, '_SETTLE_SECONDS', 1)
+
+
+def test_gateway_that_does_not_wait_for_the_commit(upload, glance,
+                                                   short_patience):
+    glance.faults = [('commit', 5)]
+    upload.run()
+    assert len(glance.headers) == 1     # it was not sent again
+    assert glance.image['status'] == 'active'
+
+
+def test_commit_that_does_not_end(upload, glance, short_patience,
+                                  monkeypatch):
+    monkeypatch.setattr(snap_image, '_COMMIT_SECONDS', 3)
+    glance.faults = [('commit', 1 << 30)]
+    with pytest.raises(exception.UploadFailed, match='409'):
+        Upload(1).run()
+
+
+def test_commit_is_not_waited_for_when_nobody_wants_it(upload, glance):
+    glance.faults = [('commit', 1 << 30)]
+    canceller = threading.Timer(4, upload.image.cancel)
+    canceller.start()
+    began = time.monotonic()
+    with pytest.raises(exception.UploadFailed):
+        upload.run()
+    assert time.monotonic() - began < 30
+
+
+def test_conflict_with_an_attempt_that_arrived(upload, glance, monkeypatch):
+    """A node of the database that lags has hidden that it had."""
+    glance.faults = ['lost']
+    lagging = iter(['queued'])
+    real = snap_image.Image._status
+    monkeypatch.setattr(snap_image.Image, '_status', lambda image, server:
+                        next(lagging, None) or real(image, server))
+    upload.run()
+    assert len(glance.headers) == 2
+    assert len(glance.uploads) == 1
