@@ -46,6 +46,9 @@ _SETTLE_SECONDS = 120
 # objects copies it once more at the end.
 _COMMIT_SECONDS = 3600
 
+# How long the database of Glance may show an image as it was before.
+_LAG_SECONDS = 10
+
 # Time-out of the question whether the image exists: Glance may be stuck.
 _ASK_SECONDS = 3
 
@@ -303,7 +306,21 @@ class Image(destination.Destination):
         :raises VerifyFailed: they differ
         :raises nova.exception.ImageNotFound: the image was deleted
         """
-        snap_verify.verify(self.stored(), sent, hashes)
+        snap_verify.verify(self._stored_active(), sent, hashes)
+
+    def _stored_active(self) -> dict[str, Any]:
+        """The image as Glance has it, once it is active.
+
+        Or as it is after some seconds: a read just after the upload may be
+        answered by a node of the database that lags.
+        """
+        lag = timeutils.StopWatch(_LAG_SECONDS).start()
+        while True:
+            found = self.stored()
+            if (found.get('status') == 'active' or self._cancelled or
+                    lag.expired()):
+                return found
+            time.sleep(_RETRY_PAUSE_SECONDS)
 
     def delete(self) -> bool:
         """Delete the image.

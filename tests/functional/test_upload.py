@@ -155,3 +155,16 @@ def test_conflict_with_an_attempt_that_arrived(upload, glance, monkeypatch):
     upload.run()
     assert len(glance.headers) == 2
     assert len(glance.uploads) == 1
+
+
+def test_database_that_lags_behind_the_upload(upload, glance):
+    glance.lag = 3
+    upload.run()
+    assert len(glance.uploads) == 1
+
+
+def test_database_that_lags_for_ever(upload, glance, monkeypatch):
+    monkeypatch.setattr(snap_image, '_LAG_SECONDS', 2)
+    glance.lag = 1 << 30
+    with pytest.raises(exception.VerifyFailed, match='status is saving'):
+        upload.run()
