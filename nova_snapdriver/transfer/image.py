@@ -14,8 +14,10 @@
 
 from collections.abc import Callable
 import dataclasses
+import email.utils
 import itertools
 import json
+import math
 import re
 import time
 from typing import Any
@@ -37,6 +39,9 @@ from nova_snapdriver.transfer import verify as snap_verify
 LOG = logging.getLogger(__name__)
 
 _RETRY_PAUSE_SECONDS = 1
+
+# The most that a Retry-After is honoured with: the disk is captured meanwhile.
+_MAX_PAUSE_SECONDS = 60
 
 # Glance notices a broken upload when its web server does (uWSGI and its
 # proxies take seconds to a minute), and then sets the image back to queued.
@@ -70,15 +75,19 @@ class Settings:
 
 
 class _Refused(Exception):
-    """Glance answered an upload with an error."""
+    """Glance answered an upload with an error.
 
-    def __init__(self, status: int, message: str) -> None:
+    :param pause: seconds until another attempt makes sense
+    """
+
+    def __init__(self, status: int, message: str, pause: int) -> None:
         super().__init__('Glance answered %d: %s' % (status, message))
         self.status = status
+        self.pause = pause
 
 
 # Worth another attempt: there is no whole answer, or one that says "later".
-_TRANSIENT_STATUS = frozenset((502, 503, 504))
+_TRANSIENT_STATUS = frozenset((408, 429, 502, 503, 504))
 _NOVA_ERRORS: dict[int, type[Exception]] = {
     401: nova_exception.ImageNotAuthorized,
     403: nova_exception.ImageNotAuthorized,
@@ -236,7 +245,13 @@ class Image(destination.Destination):
                     return None
                 if self._cancelled or number >= self._settings.retries:
                     raise self._translated(ex) from ex
-            time.sleep(_RETRY_PAUSE_SECONDS)
+                pause = getattr(ex, 'pause', _RETRY_PAUSE_SECONDS)
+            self._rest(pause)
+
+    def _rest(self, seconds: int) -> None:
+        for _ in range(seconds):
+            if not self._cancelled:
+                time.sleep(1)
 
     def _log_failure(self, error: Exception, attempt: int,
                      server: str) -> None:
@@ -258,7 +273,8 @@ class Image(destination.Destination):
             url, method, data=data, raise_exc=False,
             headers=headers or {}, timeout=(self._settings.stall_timeout,) * 2)
         if not response.ok:
-            raise _Refused(response.status_code, _message(response.text))
+            raise _Refused(response.status_code, _message(response.text),
+                           _pause(response.headers.get('Retry-After', '')))
         return response
 
     def _client(self, server: str) -> Any:
@@ -419,3 +435,22 @@ def _message(text: str) -> str:
     """The text of an error page, without its markup, up to 300 characters."""
     words = re.sub(r'<[^>]*>', ' ', text).split()
     return ' '.join(words)[:_MAX_MESSAGE] or 'no reason given'
+
+
+def _pause(asked: str) -> int:
+    """Seconds until another attempt, by a Retry-After; within bounds.
+
+    :param asked: seconds or a date, as HTTP has them; or anything else
+    """
+    try:
+        seconds = int(asked) if asked.isdigit() else _seconds_until(asked)
+    except ValueError:
+        return _RETRY_PAUSE_SECONDS
+    return min(max(seconds, _RETRY_PAUSE_SECONDS), _MAX_PAUSE_SECONDS)
+
+
+def _seconds_until(date: str) -> int:
+    """:raises ValueError: it is no date"""
+    when = email.utils.parsedate_to_datetime(date)
+    now = timeutils.utcnow(with_timezone=when.tzinfo is not None)
+    return math.ceil(float((when - now).total_seconds()))

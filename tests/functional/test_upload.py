@@ -168,3 +168,23 @@ def test_database_that_lags_for_ever(upload, glance, monkeypatch):
     glance.lag = 1 << 30
     with pytest.raises(exception.VerifyFailed, match='status is saving'):
         upload.run()
+
+
+@pytest.mark.parametrize('status', (408, 429, 503))
+def test_glance_says_when_to_come_back(status, upload, glance):
+    glance.faults = [(status, '3')]
+    began = time.monotonic()
+    upload.run()
+    assert time.monotonic() - began >= 3
+    assert len(glance.uploads) == 2
+
+
+def test_long_pause_ends_when_nobody_wants_the_image(upload, glance):
+    glance.faults = [(429, '3600')]
+    canceller = threading.Timer(4, upload.image.cancel)
+    canceller.start()
+    began = time.monotonic()
+    with pytest.raises(exception.UploadFailed):
+        upload.run()
+    assert time.monotonic() - began < 30
+    assert len(glance.headers) == 1
