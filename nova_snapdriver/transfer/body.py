@@ -95,6 +95,19 @@ class ImageBody:
                        'laid out' % (self._ready.length, self.length))
 
     @property
+    def image_format(self) -> str:
+        return self._request.image_format
+
+    def head(self, size: int) -> bytes:
+        """The first bytes of the image, which the next iteration gives, too.
+
+        :raises StreamFailed: the image cannot be laid out or read
+        """
+        self.prepare()
+        assert self._ready is not None
+        return self._ready.head(size)
+
+    @property
     def length(self) -> int:
         """The length of the image in bytes.
 

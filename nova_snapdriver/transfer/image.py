@@ -34,6 +34,7 @@ from nova_snapdriver import exception
 from nova_snapdriver.transfer import body as image_body
 from nova_snapdriver.transfer import connections
 from nova_snapdriver.transfer import destination
+from nova_snapdriver.transfer import safety
 from nova_snapdriver.transfer import verify as snap_verify
 
 LOG = logging.getLogger(__name__)
@@ -144,6 +145,7 @@ class Image(destination.Destination):
         :raises nova.exception.ImageNotFound: the image was deleted
         :raises nova.exception.ImageNotAuthorized: Glance refuses the token
         :raises nova.exception.ImageQuotaExceeded: no room for it
+        :raises ImageRefused: Glance would refuse it, and got nothing
         :raises UploadFailed: anything else
         :raises StreamFailed: the disk cannot be read
         """
@@ -152,6 +154,8 @@ class Image(destination.Destination):
 
         def attempt(server: str) -> None:
             body.prepare()
+            if body.image_format == 'raw':
+                safety.check_raw(body.head(safety.SECTOR_BYTES))
             self._request(server, 'PUT', '/v2/images/%s/file' % self.id, body,
                           headers)
 

@@ -202,6 +202,7 @@ class StreamProcess:
                  surveyed: Surveyed | None = None) -> None:
         self._surveyed = surveyed
         self._lines = b''
+        self._head = b''
         self._length: int | None = None
         self.digest: str | None = None
         ahead = request.source.ahead
@@ -239,6 +240,19 @@ class StreamProcess:
         """End the process and close its pipes. Idempotent."""
         self._release.close()
 
+    def head(self, size: int) -> bytes:
+        """The image's first bytes, before the first chunk is taken.
+
+        :raises StreamFailed: the image cannot be laid out or read
+        """
+        buffer = memoryview(bytearray(size))
+        while (missing := min(size, self.length) - len(self._head)) > 0:
+            count = self._read(buffer[:missing])
+            if not count:
+                break                   # chunks() knows why
+            self._head += buffer[:count]
+        return self._head
+
     def chunks(self) -> Iterator[memoryview]:
         """The image's bytes, each chunk valid until the next one.
 
@@ -246,7 +260,9 @@ class StreamProcess:
             without this has given all of it
         """
         buffer = memoryview(bytearray(CHUNK_SIZE))
-        length, received = self.length, 0
+        length, received = self.length, len(self._head)
+        if self._head:
+            yield memoryview(self._head)
         while count := self._read(buffer):
             received += count
             if received > length:

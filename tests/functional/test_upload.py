@@ -47,6 +47,7 @@ say('done', length=length, digest=hashed.hexdigest())
 """
 REQUEST = types.SimpleNamespace(
     source=types.SimpleNamespace(ahead=None), algorithm='sha512',
+    image_format='raw',
     command=lambda: [sys.executable, '-c', PROGRAM, str(LENGTH)])
 
 
@@ -188,3 +189,63 @@ def test_long_pause_ends_when_nobody_wants_the_image(upload, glance):
         upload.run()
     assert time.monotonic() - began < 30
     assert len(glance.headers) == 1
+
+
+def header(*fields):
+    """A sector that begins with these bytes, as (offset, bytes)."""
+    sector = bytearray(512)
+    for offset, content in fields:
+        sector[offset:offset + len(content)] = content
+    return bytes(sector)
+
+
+QCOW2 = header((0, b'QFI\xfb'), (4, b'\0\0\0\3'))
+BACKED = header((0, QCOW2), (8, (0x200).to_bytes(8, 'big')))
+HYBRID = header((510, b'\x55\xaa'),
+                (446, b'\0\0\2\0\xee\xff\xff\xff\1\0\0\0'),
+                (462, b'\0\0\2\0\x83\xff\xff\xff\1\0\0\0'))
+
+
+def take(sector, image_format='raw'):
+    """Upload an image of just a sector."""
+    request = types.SimpleNamespace(
+        source=types.SimpleNamespace(ahead=None), algorithm='sha512',
+        image_format=image_format, command=lambda: [
+            sys.executable, '-c', SECTOR, sector.hex()])
+    upload = Upload(0)
+    with image_body.ImageBody(request) as body:
+        upload.image.upload(body)
+        upload.image.verify(
+            verify.Sent(request, body.length, body.digest), True)
+    upload.image.close()
+
+
+SECTOR = """
+import hashlib, os, sys
+content = bytes.fromhex(sys.argv[1])
+os.write(2, b'{"event": "layout", "length": %d}\\n' % len(content))
+os.write(1, content)
+os.write(2, b'{"event": "done", "length": %d, "digest": "%s"}\\n' % (
+    len(content), hashlib.sha512(content).hexdigest().encode()))
+"""
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize('sector', (BACKED, header((0, b'QED\0'))))
+def test_header_that_glance_refuses_is_not_sent(sector, glance):
+    with pytest.raises(exception.ImageRefused, match='before the upload'):
+        take(sector)
+    assert glance.headers == []
+
+
+@pytest.mark.parametrize('sector, image_format', (
+    (QCOW2, 'raw'), (BACKED, 'qcow2'), (bytes(512), 'raw'), (b'short', 'raw'),
+    (HYBRID, 'raw')))
+def test_what_glance_may_take_is_sent(sector, image_format, glance):
+    take(sector, image_format)
+    assert glance.data == sector
+
+
+def test_partition_table_that_glance_may_refuse_is_told(glance, caplog):
+    take(HYBRID)
+    assert 'gpt_safety_checks_nonfatal' in caplog.text
