@@ -22,6 +22,7 @@ import json
 import os
 import pathlib
 import select
+import site
 import subprocess
 import sys
 import types
@@ -139,13 +140,23 @@ _PACKAGES = str(pathlib.Path(nova_snapdriver.__file__).parent.parent)
 
 def _environment() -> dict[str, str]:
     environment = child.environment()
-    inherited = os.environ.get('PYTHONPATH')
-    environment['PYTHONPATH'] = os.pathsep.join(
-        [_PACKAGES] + ([inherited] if inherited else []))
+    path = [_PACKAGES] if _PACKAGES not in _installed() else []
+    path += filter(None, [os.environ.get('PYTHONPATH')])
+    if path:
+        environment['PYTHONPATH'] = os.pathsep.join(path)
     # By default each thread reserves an arena of 64 MiB, too much for the
     # address space to which the process limits itself.
     environment['MALLOC_ARENA_MAX'] = '2'
     return environment
+
+
+def _installed() -> list[str]:
+    """Where Python looks for packages by itself, after its own library.
+
+    In PYTHONPATH they would come before it, and a backport among them (of
+    typing, of dataclasses) would end the child.
+    """
+    return [*site.getsitepackages(), site.getusersitepackages()]
 
 
 def _pipe(reading: contextlib.ExitStack,

@@ -12,11 +12,13 @@
 
 import dataclasses
 import os
+import pathlib
 import signal
 import subprocess
 import sys
 import types
 from unittest import mock
+import venv
 
 import pytest
 
@@ -239,3 +241,38 @@ def test_process_that_cannot_be_killed_is_left(monkeypatch, caplog):
     child.end(stuck)
     assert 'does not end' in caplog.text
     stuck.kill.assert_called_once_with()
+
+
+# Starts the stream process as nova-compute does: for its usage.
+USAGE = """
+import subprocess, sys
+from nova_snapdriver.transfer import process
+sys.exit(subprocess.call(
+    [sys.executable, '-P', '-m', 'nova_snapdriver.stream', '--help'],
+    env=process._environment()))
+"""
+
+
+def test_backport_among_the_packages_does_no_harm(tmp_path):
+    """What is installed comes after Python's own library."""
+    venv.create(tmp_path / 'venv', symlinks=True)
+    python = tmp_path / 'venv' / 'bin' / 'python'
+    packages, = (tmp_path / 'venv').glob('lib/python*/site-packages')
+    source = pathlib.Path(process.__file__).parents[1]
+    (packages / 'nova_snapdriver').symlink_to(source)
+    for name in ('typing', 'dataclasses'):
+        (packages / (name + '.py')).write_text('raise SystemExit("stray")')
+    # All else is where it is for this test.
+    (packages / 'others.pth').write_text('\n'.join(
+        path for path in sys.path
+        if path.endswith('-packages') and path != str(packages)))
+    done = subprocess.run([python, '-P', '-c', USAGE], capture_output=True,
+                          text=True, env={'PATH': os.environ['PATH']})
+    assert 'usage: python -m nova_snapdriver.stream' in done.stdout, done
+    assert done.returncode == 0
+
+
+def test_packages_of_a_checkout_are_found(monkeypatch):
+    monkeypatch.setenv('PYTHONPATH', '/theirs')
+    monkeypatch.setattr(process, '_PACKAGES', '/checkout')
+    assert process._environment()['PYTHONPATH'] == '/checkout:/theirs'
