@@ -10,6 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+import email.utils
+import time
+
 import pytest
 
 from nova_snapdriver.transfer import image
@@ -40,3 +43,18 @@ def test_just_what_differs_is_changed():
     ('x' * 1000, 'x' * 300)))
 def test_what_an_error_page_says(page, words):
     assert image._message(page) == words
+
+
+@pytest.mark.parametrize('asked, least, most', (
+    ('', 1, 1), ('0', 1, 1), ('-5', 1, 1), ('7', 7, 7), ('3600', 60, 60),
+    ('9' * 5000, 1, 60), ('soon', 1, 1), ('1.5', 1, 1), ('\u00b2', 1, 1),
+    ('Thu, 01 Jan 1970 00:00:00 -0000', 1, 1)))
+def test_pause_that_is_asked_for_has_bounds(asked, least, most):
+    assert least <= image._pause(asked) <= most
+
+
+@pytest.mark.parametrize('seconds, least, most', (
+    (-100, 1, 1), (30, 25, 31), (7200, 60, 60)))
+def test_pause_until_a_date_has_bounds(seconds, least, most):
+    date = email.utils.formatdate(time.time() + seconds, usegmt=True)
+    assert least <= image._pause(date) <= most
