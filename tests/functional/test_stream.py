@@ -141,6 +141,44 @@ def test_an_iteration_is_always_the_whole_image(tmp_path):
     assert first == second == disk.read_bytes()
 
 
+@pytest.mark.quick
+@pytest.mark.parametrize('image_format', FORMATS)
+@pytest.mark.parametrize('least, most', (
+    ('1', '64K'), ('4K', '64K'), ('64K', '64K'), ('512', '192K'),
+    ('64K', '1M'), ('1', '32M')))
+def test_block_sizes_that_a_server_advertises_are_kept(
+        tmp_path, image_format, least, most):
+    disk, image = tmp_path / 'disk', tmp_path / 'image'
+    images.make_disk(disk, 8 * MIB, [(0, 5 * MIB, 1),
+                                     (7 * MIB + 512, 4 * KIB, 2)])
+    with nbd_servers.nbdkit(
+            '--filter=blocksize-policy', 'file', disk,
+            'blocksize-error-policy=error', 'blocksize-minimum=' + least,
+            'blocksize-preferred=64K',
+            'blocksize-maximum=' + most) as source:
+        images.stream(source, image, image_format)
+    images.assert_same(image, image_format, disk, 'raw')
+
+
+def test_part_of_a_read_that_fails_is_no_image():
+    with nbd_servers.nbdkit(
+            '--filter=blocksize-policy', '--filter=error', 'pattern', '20M',
+            'error-pread-rate=2%', 'blocksize-error-policy=error',
+            'blocksize-maximum=64K') as source:
+        running = process.StreamProcess(images.request(source, 'raw'))
+        with pytest.raises(exception.StreamFailed, match='read at'):
+            consume(running)
+
+
+def test_disk_that_is_no_multiple_of_its_blocks_is_an_error(tmp_path):
+    disk = tmp_path / 'disk'
+    images.make_disk(disk, MIB + 512, [(0, MIB, 1)])
+    with nbd_servers.nbdkit('--filter=blocksize-policy', 'file', disk,
+                            'blocksize-minimum=4K') as source:
+        with pytest.raises(exception.StreamFailed, match='unaligned'):
+            consume(process.StreamProcess(images.request(source, 'raw')))
+
+
 def consume(running):
     with running:
         for _ in running.chunks():
