@@ -145,6 +145,14 @@ class UploadFailed(SnapdriverError):
     msg_fmt = 'Snapshot failed while the image was uploaded: %(reason)s'
 
 
+class ImageRefused(UploadFailed):
+    """Glance would refuse the image; it was not sent."""
+
+    msg_fmt = ('Snapshot failed before the upload: %(reason)s. With [libvirt] '
+               'snapshot_image_format = qcow2 in nova.conf, the disk can be '
+               'taken as it is; or overwrite its first sector in the guest.')
+
+
 class Cancelled(SnapdriverError):
     """The server or the image is gone, or nova-compute is stopping."""
 

@@ -172,7 +172,7 @@ class Attacks:
 
 
 def disguised(header_name: str) -> '_Action':
-    """The guest has written a header to its disk."""
+    """Have the guest write a header to its disk."""
     def act(attacks: Attacks, row: Row, way: Way) -> None:
         header = attacks.headers[header_name]
         _require_sharp(attacks, header)
@@ -208,7 +208,7 @@ def _judge(attacks: Attacks, row: Row, outcome: victim.Outcome,
         row.problems.append('THE CANARY IS IN THE IMAGE')
     if outcome.image is None:
         row.outcome = 'refused'
-        if victim.REFUSED not in outcome.log:
+        if not victim.REFUSED.search(outcome.log):
             row.problems.append('no image, and no refusal in the log')
     else:
         row.outcome = 'equal'
@@ -218,7 +218,7 @@ def _judge(attacks: Attacks, row: Row, outcome: victim.Outcome,
 
 
 def named_by_nova(attacks: Attacks, row: Row, way: Way) -> None:
-    """The qcow2 disk itself names a file of the host."""
+    """Have the qcow2 disk itself name a file of the host."""
     target = attacks.target(way)
     disk = target.server.disk
     kept = disk.read_bytes()
@@ -242,7 +242,7 @@ def named_by_nova(attacks: Attacks, row: Row, way: Way) -> None:
 
 
 def looked_at(attacks: Attacks, row: Row, way: Way) -> None:
-    """Another user tries everything that a snapshot has on the host."""
+    """Try everything that a snapshot has on the host as another user."""
     target = attacks.target(way)
     target.write([])                    # Glance may refuse a header
     with bystander.Held(target) as held:
@@ -251,7 +251,7 @@ def looked_at(attacks: Attacks, row: Row, way: Way) -> None:
 
 
 def exchanged(attacks: Attacks, row: Row, way: Way) -> None:
-    """A QEMU that was taken over exchanges files of a snapshot for links."""
+    """Exchange files of a snapshot for links, as a taken over QEMU may."""
     target = attacks.target(way)
     target.write([])                    # Glance may refuse a header
     row.problems += bystander.exchange(target, attacks.folder)
@@ -259,7 +259,7 @@ def exchanged(attacks: Attacks, row: Row, way: Way) -> None:
 
 
 def planted(attacks: Attacks, row: Row, way: Way) -> None:
-    """Another user has made the scratch directory, or a link to one."""
+    """Have another user make the scratch directory, or a link to one."""
     with bystander.umask_zero():
         row.problems += bystander.plant(
             attacks.lab, attacks.target(way), way.compute)
@@ -275,7 +275,7 @@ def children(attacks: Attacks, row: Row, way: Way) -> None:
 
 
 def injected(attacks: Attacks, row: Row, way: Way) -> None:
-    """Names and properties try to be a command, XML or a header."""
+    """Have names and properties try to be a command, XML or a header."""
     row.problems += bystander.inject(attacks.injected(way), way.state)
 
 
@@ -283,7 +283,7 @@ def injected(attacks: Attacks, row: Row, way: Way) -> None:
 
 
 def lied_to(name: str, lie: liar.Lie) -> Attack:
-    """An NBD server lies to the stream process."""
+    """Have an NBD server lie to the stream process."""
     def act(attacks: Attacks, row: Row) -> None:
         found = _stream(attacks, row, lie, streamattack.PATIENCE_SECONDS)
         row.outcome = 'refused' if found.status else 'image'
@@ -293,7 +293,7 @@ def lied_to(name: str, lie: liar.Lie) -> Attack:
 
 
 def fragmented(attacks: Attacks, row: Row) -> None:
-    """A map has a million extents of 4 KiB."""
+    """Serve a map with a million extents of 4 KiB."""
     found = _stream(attacks, row, streamattack.MILLION, 60.0)
     row.outcome = 'equal'
     row.problems += found.problems(streamattack.MILLION)
@@ -358,6 +358,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(lab: stack.Stack, args: argparse.Namespace) -> int:
+    print(f'seed {args.seed}', flush=True)
     made = Attacks(lab, args.seed, args.json)
     made.run(command.chosen(attacks(), args.only))
     return made.table.status()

@@ -274,7 +274,8 @@ def machine(lab: stack.Stack) -> dict[str, object]:
     return {
         'cpu': cpu_model(), 'cores': os.cpu_count(),
         'memory_gib': round(memory / (1 << 30)),
-        'kernel': platform.release(), 'system': _system(),
+        'kernel': platform.release(),
+        'system': platform.freedesktop_os_release()['PRETTY_NAME'],
         'virt_type': lab.guest.virt_type(lab.settings),
         'file_system': file_system, 'python': platform.python_version(),
         'qemu': process.output('qemu-img', '--version').split()[2],
@@ -290,12 +291,6 @@ def cpu_model() -> str:
     names = [line.partition(':')[2].strip() for line in text.splitlines()
              if line.startswith('model name')]
     return names[0] if names else platform.machine()
-
-
-def _system() -> str:
-    lines = pathlib.Path('/etc/os-release').read_text().splitlines()
-    known = dict(line.split('=', 1) for line in lines if '=' in line)
-    return known.get('PRETTY_NAME', '').strip('"')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -24,6 +24,7 @@ import contextlib
 import os
 import threading
 
+from nova import exception as nova_exception
 from oslo_log import log as logging
 from oslo_utils import units
 
@@ -83,6 +84,8 @@ class Guard:
         self._thread.join()
         try:
             self._resume()
+        except nova_exception.InstanceNotFound:
+            pass                        # and nothing is paused
         except Exception as ex:
             self._notes.keep()
             LOG.error('The guest may be paused: %s', ex,

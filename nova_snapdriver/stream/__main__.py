@@ -15,7 +15,8 @@
 ``python -m nova_snapdriver.stream --socket PATH --export NAME --format F``
 
 The image leaves on standard output. Standard error carries one JSON object a
-line: ``{"event": "survey", …}`` now and then if the disk is read twice,
+line: ``{"event": "alive"}`` every few seconds,
+``{"event": "survey", …}`` now and then if the disk is read twice,
 ``{"event": "layout", …}`` before the first byte, and at the end either
 ``{"event": "done", …}`` or ``{"event": "error", …}``. An image is whole only
 if the process said done and ended with status 0.
@@ -38,6 +39,7 @@ from nova_snapdriver.stream import arguments as stream_arguments
 from nova_snapdriver.stream import compressed
 from nova_snapdriver.stream import extents
 from nova_snapdriver.stream import formats
+from nova_snapdriver.stream import heartbeat
 from nova_snapdriver.stream import image as stream_image
 from nova_snapdriver.stream import keep as stream_keep
 from nova_snapdriver.stream import nbd
@@ -55,6 +57,9 @@ _OPEN_FILES = 64
 # By default a thread reserves 8 MiB; no thread here nests deep.
 _STACK_BYTES = 512 * units.Ki
 
+# The thread of the heartbeat says something, too.
+_saying = threading.Lock()
+
 # Between two survey events.
 _SURVEY_SECONDS = 1
 
@@ -70,7 +75,9 @@ def _limit_self() -> None:
 
 
 def _say(event: str, **values: object) -> None:
-    print(json.dumps({'event': event, **values}), file=sys.stderr, flush=True)
+    line = json.dumps({'event': event, **values})
+    with _saying:
+        print(line, file=sys.stderr, flush=True)
 
 
 def _progress() -> Callable[[int, int], None]:
@@ -166,6 +173,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = stream_arguments.parse(argv)
     _limit_self()
     threading.stack_size(_STACK_BYTES)
+    heartbeat.begin(_say, sys.stdout.fileno(), sys.stderr.fileno())
     try:
         _stream(arguments)
     except Exception as ex:

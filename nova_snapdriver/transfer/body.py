@@ -57,6 +57,8 @@ class ImageBody:
         self._cancelled = False
         self._open = contextlib.ExitStack()
         self.digest: str | None = None
+        #: Whether an iteration has come to its end.
+        self.whole = False
 
     def __enter__(self) -> Self:
         """:raises StreamFailed: the stream process cannot be started"""
@@ -93,6 +95,19 @@ class ImageBody:
                        'laid out' % (self._ready.length, self.length))
 
     @property
+    def image_format(self) -> str:
+        return self._request.image_format
+
+    def head(self, size: int) -> bytes:
+        """The first bytes of the image, which the next iteration gives, too.
+
+        :raises StreamFailed: the image cannot be laid out or read
+        """
+        self.prepare()
+        assert self._ready is not None
+        return self._ready.head(size)
+
+    @property
     def length(self) -> int:
         """The length of the image in bytes.
 
@@ -119,6 +134,7 @@ class ImageBody:
                 if self._progress is not None:
                     self._progress(given, self.length)
             self.digest = stream.digest
+            self.whole = True
             if self._finished is not None:
                 self._finished(self.length, self.digest)
         finally:

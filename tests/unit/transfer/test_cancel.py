@@ -105,17 +105,25 @@ def test_what_is_done_is_done():
         assert ended.wait(30)
 
 
-def test_cut_wakes_who_waits_for_an_answer():
-    like = types.SimpleNamespace(verify=True, cert=None, timeout=None)
-    with socket.create_server(('127.0.0.1', 0)) as mute:
-        ours = connections.Connections()
-        session = ours.session(like)
-        cutter = threading.Timer(0.5, ours.cut)
-        cutter.start()
-        with pytest.raises(ksa_exc.ConnectFailure):
-            session.get('http://127.0.0.1:%d' % mute.getsockname()[1],
-                        authenticated=False, timeout=60)
-        cutter.join()
+@pytest.fixture
+def mute():
+    """The address of a server that accepts connections, and says nothing."""
+    with socket.create_server(('127.0.0.1', 0)) as listening:
+        yield '127.0.0.1:%d' % listening.getsockname()[1]
+
+
+def assert_cut(url):
+    """A request that nobody answers fails at once when it is cut."""
+    like = types.SimpleNamespace(verify=False, cert=None, timeout=None)
+    ours = connections.Connections()
+    session = ours.session(like)
+    cutter = threading.Timer(0.5, ours.cut)
+    cutter.start()
+    began = time.monotonic()
+    with pytest.raises((ksa_exc.ConnectFailure, ksa_exc.SSLError)):
+        session.get(url, authenticated=False, timeout=60)
+    assert time.monotonic() - began < 30
+    cutter.join()
     assert ours.session(like) is session
 
 
@@ -165,3 +173,19 @@ def test_all_causes_are_asked_when_the_work_fails_whatever_their_time():
         with cancel.Watch([cancel.Cause(lambda: None, 60),
                            cancel.Cause(Unwanted, 60)]):
             raise OSError
+
+
+@pytest.mark.parametrize('scheme', ('http', 'https'))
+def test_cut_wakes_who_waits_for_an_answer(scheme, mute, monkeypatch):
+    """Also in the middle of TLS's handshake."""
+    monkeypatch.setenv('no_proxy', '*')
+    assert_cut('%s://%s' % (scheme, mute))
+
+
+@pytest.mark.parametrize('scheme', ('http', 'https'))
+def test_cut_wakes_who_waits_for_a_proxy(scheme, mute, monkeypatch):
+    """Which forwards requests, or opens a tunnel."""
+    monkeypatch.setenv(scheme + '_proxy', 'http://' + mute)
+    monkeypatch.delenv('no_proxy', raising=False)
+    monkeypatch.delenv('NO_PROXY', raising=False)
+    assert_cut('%s://glance.invalid' % scheme)

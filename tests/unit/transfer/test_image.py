@@ -10,6 +10,8 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+import email.utils
+import time
 from unittest import mock
 
 from nova import exception as nova_exception
@@ -90,3 +92,18 @@ def test_what_is_gone_stays_gone(one, api):
     api.delete.side_effect = nova_exception.ImageNotFound(image_id='image')
     assert one.discard() is True
     assert one.gone
+
+
+@pytest.mark.parametrize('asked, least, most', (
+    ('', 1, 1), ('0', 1, 1), ('-5', 1, 1), ('7', 7, 7), ('3600', 60, 60),
+    ('9' * 5000, 1, 60), ('soon', 1, 1), ('1.5', 1, 1), ('\u00b2', 1, 1),
+    ('Thu, 01 Jan 1970 00:00:00 -0000', 1, 1)))
+def test_pause_that_is_asked_for_has_bounds(asked, least, most):
+    assert least <= image._pause(asked) <= most
+
+
+@pytest.mark.parametrize('seconds, least, most', (
+    (-100, 1, 1), (30, 25, 31), (7200, 60, 60)))
+def test_pause_until_a_date_has_bounds(seconds, least, most):
+    date = email.utils.formatdate(time.time() + seconds, usegmt=True)
+    assert least <= image._pause(date) <= most
