@@ -72,12 +72,15 @@ class Service:
         self._process = process
         self._error = error
         self.away = False
-        #: Calls until one fails; none for never.
-        self.fails_after = None
+        #: Calls until one fails, or all do from then on; none for never.
+        self.fails_after = self.leaves_after = None
 
     def ask(self):
         """To be called before anything that it does."""
         self._process.step()
+        if self.leaves_after is not None:
+            self.leaves_after -= 1
+            self.away = self.away or self.leaves_after < 0
         if self.fails_after is not None:
             self.fails_after -= 1
             if self.fails_after < 0:
@@ -216,6 +219,7 @@ class Domain:
         self.defined, self.saving = True, False
         self.frozen = self.paused = self.saved = None
         self.agent, self.unsupported = 'connected', False
+        self.agent_leaves_after = None
         self.backup = self.copy = self.events = None
         #: A snapshot has it as it was, whatever the database says; a
         #: recovery asks.
@@ -250,6 +254,10 @@ class Domain:
 
     def _ask(self, name):
         self._service.ask()
+        if self.agent_leaves_after is not None:
+            self.agent_leaves_after -= 1
+            if self.agent_leaves_after < 0:
+                self.agent = 'disconnected'
         if not self.defined:
             raise libvirt_error(libvirt.VIR_ERR_NO_DOMAIN, 'no domain')
         self.calls.append(name)
