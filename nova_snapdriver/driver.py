@@ -161,10 +161,10 @@ class SnapDriver(driver.LibvirtDriver):
         outcomes = undo.Recovery(undo.Tools(
             self._host, self._power.recover,
             CONF.snapdriver.agent_timeout)).run(self._journal)
+        orphaned = self._orphans.remove()
         if any(outcome.guest_waits for outcome in outcomes):
             return retry.Left.GUEST
-        if self._orphans.remove() or any(
-                outcome.failed for outcome in outcomes):
+        if orphaned or any(outcome.failed for outcome in outcomes):
             return retry.Left.SOMETHING
         return retry.Left.NOTHING
 
