@@ -37,7 +37,8 @@ def begin(say: Callable[..., None], pipe: int, messages: int) -> None:
         # Not by an exception: the main thread may be stuck in libnbd, and
         # there may be no memory.
         with contextlib.suppress(Exception):
-            say('error', message=message)
+            if _has_room(messages):
+                say('error', message=message)
         os._exit(1)
 
     def beat() -> None:
