@@ -202,23 +202,24 @@ class SnapDriver(driver.LibvirtDriver):
         state = taskstate.TaskState(update_task_state)
         place = workspace.locate(CONF.snapdriver.scratch_directory)
         with (self._running.one(instance.uuid) as snapshot,
-              self._noted(instance, image, place) as record):
+              self._begun(instance, image, state, place) as record):
             task = _Task(context, instance, image, state, snapshot, record,
                          place)
-            with _discarding(task):
-                state.pending()
-                with self._running.turn(snapshot):
-                    self._take(task)
+            with _discarding(task), self._running.turn(snapshot):
+                self._take(task)
 
     @contextlib.contextmanager
-    def _noted(self, instance: Any, image: snap_image.Image,
-               place: workspace.Workspace) -> Iterator[journal.Record]:
+    def _begun(self, instance: Any, image: snap_image.Image,
+               state: taskstate.TaskState, place: workspace.Workspace
+               ) -> Iterator[journal.Record]:
         """Have the snapshot in the journal: without that, no image either."""
         try:
+            # First: Nova does not clear all states that come before.
+            state.pending()
             record = self._journal.begin(journal.Entry(
                 CONF.host, instance.uuid, image.id, place.path, place.socket,
                 journal.now(), self._shows(image)))
-        except exception.JournalUnusable:
+        except Exception:
             image.discard()
             raise
         try:
@@ -387,13 +388,21 @@ def _discarding(task: _Task) -> Iterator[None]:
     try:
         yield
     except Exception as ex:
-        # Also if it is said to be deleted: who says so may be a proxy.
-        if not task.image.discard():
-            task.record.keep()
+        _discard(task)
         lost = _explained(task, ex)
         if lost is ex:
             raise
         raise lost from ex
+
+
+def _discard(task: _Task) -> None:
+    # Also if it is said to be deleted: who says so may be a proxy.
+    if not task.image.discard():
+        task.record.keep()
+    if task.image.gone and task.record.kept:
+        # A recovery may be shown no image of a tenant.
+        with contextlib.suppress(exception.JournalUnusable):
+            task.record.note_gone()
 
 
 def _explained(task: _Task, error: Exception) -> Exception:

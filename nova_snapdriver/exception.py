@@ -61,6 +61,14 @@ class ThawFailed(SnapdriverError):
                '%(reason)s. Run "virsh domfsthaw %(domain)s" on its host.')
 
 
+class ThawUnsupported(ThawFailed):
+    """The guest may be frozen, and its agent has no command to thaw it."""
+
+    msg_fmt = ('The guest may still be frozen, its agent has no thaw: '
+               '%(reason)s. Allow guest-fsfreeze-thaw in the configuration of '
+               'its agent, and run "virsh domfsthaw %(domain)s" on its host.')
+
+
 class ResumeFailed(SnapdriverError):
     """The guest was suspended for the snapshot, and cannot be resumed."""
 

@@ -20,6 +20,7 @@ Nova does not clear.
 """
 
 import datetime
+from typing import Any
 
 from nova import exception as nova_exception
 from oslo_log import log as logging
@@ -48,14 +49,16 @@ class Orphans:
         a request. Never raises: what fails is logged.
         """
         try:
-            for instance in database.begun(self._host):
-                self._instances.add(instance.uuid)
-                self._remove_of(instance.uuid, None)
-                if instance.task_state in database.NOT_CLEARED:
-                    database.clear_task(instance)
+            begun = database.begun(self._host)
         except Exception as ex:
             LOG.error('Cannot look for snapshots that had not begun, whose '
                       'images may stay queued: %s', ex)
+            return
+        for instance in begun:
+            self._instances.add(instance.uuid)
+            self._remove_of(instance.uuid, None)
+            if instance.task_state in database.NOT_CLEARED:
+                _clear_task(instance)
 
     def remove(self) -> bool:
         """Remove what :meth:`find` could not, as Glance was away.
@@ -79,6 +82,14 @@ class Orphans:
                       'tried again: %(error)s', {'uuid': uuid, 'error': ex})
             return
         self._instances.discard(uuid)
+
+
+def _clear_task(instance: Any) -> None:
+    try:
+        database.clear_task(instance)
+    except Exception as ex:
+        LOG.error('The task state that a snapshot has left cannot be cleared: '
+                  '%s', ex, instance=instance)
 
 
 def _has_no_task(uuid: str) -> bool:

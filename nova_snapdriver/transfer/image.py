@@ -115,6 +115,8 @@ class Image(destination.Destination):
         self._connections = connections.Connections()
         self._cancelled = False
         self.id = image_id
+        #: Glance has deleted it for us.
+        self.gone = False
 
     def describe(self, metadata: dict[str, Any]) -> None:
         """Set metadata; attributes that are not among it stay as they are.
@@ -353,6 +355,7 @@ class Image(destination.Destination):
             self._api.delete(self._context, self.id)
         except nova_exception.ImageNotFound:
             return False
+        self.gone = True
         return True
 
     def discard(self) -> bool:

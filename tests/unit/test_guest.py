@@ -66,5 +66,6 @@ def test_domain_that_is_gone_is_not_waited_for():
         instance_id='server'))
     one = snap_guest.Guest(domain(isActive=broken()), mock.Mock(), find)
     one._domain.isActive.side_effect = [broken(), broken()]
-    assert one.exists()             # libvirt does not say that it is not
+    with pytest.raises(exception.CaptureFailed, match='Cannot recv data'):
+        one.exists()                    # libvirt does not say that it is not
     find.assert_called_once_with()
