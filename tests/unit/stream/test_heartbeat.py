@@ -16,6 +16,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -65,6 +66,7 @@ def test_it_says_that_it_lives(start):
 
 def test_beats_that_nobody_reads_do_not_wait(start):
     running = start('os.write(2, bytes(%d))' % PIPE_BYTES)
+    time.sleep(2)                       # until it is stuck in that
     running.stdout.close()
     assert running.wait(SECONDS) == 1
 
