@@ -27,8 +27,13 @@ from oslo_log import log as logging
 
 from nova_snapdriver import database
 from nova_snapdriver.recovery import images
+from nova_snapdriver import waiting
 
 LOG = logging.getLogger(__name__)
+
+# nova-compute waits for it, and Nova itself does not start without a database.
+_ATTEMPTS = 3
+_PAUSE_SECONDS = 1
 
 
 class Orphans:
@@ -49,7 +54,10 @@ class Orphans:
         a request. Never raises: what fails is logged.
         """
         try:
-            begun = database.begun(self._host)
+            # Later nobody can tell: Nova clears the task states.
+            begun = waiting.retry(
+                lambda: database.begun(self._host), 'Asking for servers', None,
+                errors=(Exception,), attempts=_ATTEMPTS, pause=_PAUSE_SECONDS)
         except Exception as ex:
             LOG.error('Cannot look for snapshots that had not begun, whose '
                       'images may stay queued: %s', ex)

@@ -152,9 +152,19 @@ def test_server_that_has_another_task_by_now_hides_no_other(server, glance):
     assert glance.deleted == ['image-of-server']
 
 
+def test_database_that_is_away_for_a_moment_is_asked_again(server, glance):
+    server.task_state = task_states.IMAGE_SNAPSHOT
+    with (mock.patch('time.sleep'),
+          mock.patch('nova.objects.InstanceList.get_by_host',
+                     side_effect=[OSError('away'), [server]])):
+        orphans.Orphans('host').find()
+    assert glance.deleted == ['image-of-server']
+
+
 def test_database_that_is_away_is_no_reason_not_to_start(caplog):
-    with mock.patch('nova.objects.InstanceList.get_by_host',
-                    side_effect=OSError('away')):
+    with (mock.patch('time.sleep'),
+          mock.patch('nova.objects.InstanceList.get_by_host',
+                     side_effect=OSError('away'))):
         orphans.Orphans('host').find()
     assert 'may stay queued: away' in caplog.text
 
