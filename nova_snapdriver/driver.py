@@ -283,7 +283,7 @@ class SnapDriver(driver.LibvirtDriver):
         return True
 
     def _capture(self, task: _Task, way: planning.Way) -> _Capturing:
-        assert way.disk is not None     # a plan for a way of ours has a disk
+        assert way.disk is not None     # all paths but the stock one need it
         return _CAPTURES[way.plan.path](capture_request.Request(
             way.guest, way.disk, way.settings, task.place, task.record,
             space.limits(CONF),

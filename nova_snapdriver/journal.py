@@ -296,7 +296,7 @@ class Record:
         self._write(mark, text)
 
     def unmark(self, mark: Mark) -> None:
-        """Note, durably, that it is undone, or no concern of ours any more.
+        """Note, durably, that it is undone, or left alone for good.
 
         :raises JournalUnusable: it cannot be written
         """

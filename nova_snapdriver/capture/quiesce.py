@@ -189,7 +189,7 @@ def _freeze(guest: snap_guest.Guest, settings: Settings,
             return None
         refusal = 'its agent froze no file system'
     except snap_guest.FreezeUnsupported as ex:
-        # Also the answer of one that is frozen, by somebody else.
+        # An agent that is frozen already answers the same.
         notes.unmark(journal.Mark.FROZEN)
         guest.reset_agent_timeout()
         return str(ex)

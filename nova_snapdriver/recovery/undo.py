@@ -54,7 +54,7 @@ _EXPECTED = (nova_exception.NovaException, libvirt.libvirtError, OSError)
 _AGENT_SECONDS = 15
 _AGENT_POLL_SECONDS = 0.5
 
-# In the place of a run: somebody has saved the guest, and the freeze with it.
+# In the place of a run: the guest was saved by hand, and the freeze with it.
 _SAVED = 'saved'
 
 _Step = Callable[[], list[str]]
@@ -294,7 +294,7 @@ class _Undoing:
     def _why_not_here(self) -> str | None:
         """Why this host must not touch the guest; none if it may.
 
-        A freeze of ours is undone without the database, too.
+        The freeze of a snapshot is undone without the database, too.
         """
         try:
             return database.why_not_here(self._entry.instance,
