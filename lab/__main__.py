@@ -41,8 +41,9 @@ COMMANDS: dict[str, command.Command] = {
     'pressure': pressure, 'test': test, 'matrix': matrix,
     'down': lifecycle.Down(), 'env': lifecycle.Env(),
     'driver': lifecycle.Driver()}
-# They take the lab as it is; all others have it up first.
-AS_IT_IS = ('down', 'env', 'driver')
+# All but these have the lab up first; `down` removes the environment.
+STANDARD_LIBRARY = ('down', 'env')
+AS_IT_IS = (*STANDARD_LIBRARY, 'driver')
 LOG_LINES = 15
 LINE_LENGTH = 200
 
@@ -63,16 +64,23 @@ def _parser() -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace) -> int:
     lab = stack.Stack(settings.load())
     needs_lab = args.command not in AS_IT_IS
-    venv, python = lab.settings.venv, lab.settings.bin('python')
-    entered = venv.exists() and os.path.samefile(sys.prefix, venv)
-    if needs_lab and not entered:
-        lab.install()
-    if not entered and os.path.exists(python):
+    if args.command not in STANDARD_LIBRARY and not _entered(lab):
+        if needs_lab:
+            lab.install()
+        python = lab.settings.bin('python')
+        if not os.path.exists(python):
+            raise settings.LabError('it is not installed; try lab/run up')
         os.execve(python, [python, '-m', 'lab', *sys.argv[1:]],
                   settings.environment())
     if needs_lab:
         lab.start()
     return COMMANDS[args.command].run(lab, args)
+
+
+def _entered(lab: stack.Stack) -> bool:
+    """Return whether this is the virtual environment's Python."""
+    venv = lab.settings.venv
+    return venv.exists() and os.path.samefile(sys.prefix, venv)
 
 
 def _explain(error: settings.LabError) -> None:

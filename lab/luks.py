@@ -9,6 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
+
 """The header of an encrypted disk, LUKS 1.
 
 `qemu-img create -f luks` measures the processor first, and gives up where
@@ -30,7 +31,7 @@ _ITERATIONS = 1000              # the least that the specification has
 
 
 def header() -> bytes:
-    """A header with one key, which nobody knows."""
+    """Return a header with one key, which is not known."""
     cipher = struct.pack('>32s32s32s', b'aes', b'xts-plain64', b'sha256')
     payload_at = _FIRST_SLOT_AT + _SLOTS * _SLOT_SECTORS
     digest = struct.pack('>20s32sI', b'\1' * 20, b'\2' * 32, _ITERATIONS)
@@ -42,7 +43,7 @@ def header() -> bytes:
 
 
 def _slot(number: int) -> bytes:
-    """A key's slot; the first one is in use."""
+    """Return a key's slot; the first one is in use."""
     return struct.pack('>II32sII', _UNUSED if number else _ACTIVE,
                        0 if number else _ITERATIONS,
                        b'' if number else b'\3' * 32,

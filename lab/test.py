@@ -78,7 +78,7 @@ class Run:
         return self.log.read_text(errors='replace')
 
     def progress(self) -> str:
-        """How far it is, as its last line says."""
+        """Return how far it is, by its last line."""
         percents = re.findall(r'\[ *(\d+%)\]', self.text())
         return f'{self.name} {percents[-1] if percents else "begins"}'
 

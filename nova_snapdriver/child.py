@@ -12,11 +12,15 @@
 
 """Child processes: without the service's secrets, and with resource limits."""
 
+import contextlib
 import os
 import subprocess
 
 from oslo_concurrency import processutils
+from oslo_log import log as logging
 from oslo_utils import units
+
+LOG = logging.getLogger(__name__)
 
 _TERMINATE_SECONDS = 5
 
@@ -33,13 +37,16 @@ def environment() -> dict[str, str]:
 
 
 def end(process: 'subprocess.Popen[bytes]') -> None:
-    """Terminate a process; kill it if it does not end. Idempotent."""
-    process.terminate()
-    try:
-        process.wait(_TERMINATE_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    """Terminate a process; kill it if it does not end. Idempotent.
+
+    One that a dead disk holds in the kernel is left to it.
+    """
+    for signal in (process.terminate, process.kill):
+        signal()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_TERMINATE_SECONDS)
+            return
+    LOG.error('Process %d was killed and does not end', process.pid)
 
 
 def output(*command: str,

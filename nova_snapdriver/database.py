@@ -60,7 +60,8 @@ _DELETING = frozenset((task_states.DELETING, task_states.SOFT_DELETING))
 _DELETED = frozenset((vm_states.DELETED, vm_states.SOFT_DELETED))
 
 # A guest is suspended for a snapshot only while its server is in one of
-# these, and so it stays until Nova does something else with it.
+# these, and so it stays until Nova does something else with it. One that was
+# paused is paused again: its saved memory says so.
 _RUNS = frozenset((vm_states.ACTIVE, vm_states.PAUSED))
 _SNAPSHOT = BEGUN | {None, task_states.IMAGE_SNAPSHOT_PENDING,
                      task_states.IMAGE_BACKUP}
@@ -138,10 +139,11 @@ def why_not_here(uuid: str, host: str) -> str | None:
     return None
 
 
-def why_not_running(uuid: str, host: str) -> str | None:
+def why_not_running(uuid: str, host: str, paused: bool) -> str | None:
     """Why a guest must not be started; none if Nova expects it to run here.
 
     :param host: nova-compute's name
+    :param paused: whether that of a paused server may be
     :returns: in words, for good: what Nova does with the server after that is
         no business of a snapshot
     :raises ServerBusy: Nova is at work with it: ask again later
@@ -151,7 +153,7 @@ def why_not_running(uuid: str, host: str) -> str | None:
     if reason is not None:
         return reason
     found = find(uuid)
-    if found.vm_state not in _RUNS:
+    if found.vm_state not in (_RUNS if paused else (vm_states.ACTIVE,)):
         return 'the server is %s' % found.vm_state
     if found.task_state in _DELETING:
         return 'the server is being deleted'

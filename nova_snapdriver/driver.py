@@ -162,10 +162,10 @@ class SnapDriver(driver.LibvirtDriver):
         outcomes = undo.Recovery(undo.Tools(
             self._host, self._power.recover,
             CONF.snapdriver.agent_timeout)).run(self._journal)
+        orphaned = self._orphans.remove()
         if any(outcome.guest_waits for outcome in outcomes):
             return retry.Left.GUEST
-        if self._orphans.remove() or any(
-                outcome.failed for outcome in outcomes):
+        if orphaned or any(outcome.failed for outcome in outcomes):
             return retry.Left.SOMETHING
         return retry.Left.NOTHING
 
@@ -203,23 +203,24 @@ class SnapDriver(driver.LibvirtDriver):
         state = taskstate.TaskState(update_task_state)
         place = workspace.locate(CONF.snapdriver.scratch_directory)
         with (self._running.one(instance.uuid) as snapshot,
-              self._noted(instance, image, place) as record):
+              self._begun(instance, image, state, place) as record):
             task = _Task(context, instance, image, state, snapshot, record,
                          place)
-            with _discarding(task):
-                state.pending()
-                with self._running.turn(snapshot):
-                    self._take(task)
+            with _discarding(task), self._running.turn(snapshot):
+                self._take(task)
 
     @contextlib.contextmanager
-    def _noted(self, instance: Any, image: snap_image.Image,
-               place: workspace.Workspace) -> Iterator[journal.Record]:
+    def _begun(self, instance: Any, image: snap_image.Image,
+               state: taskstate.TaskState, place: workspace.Workspace
+               ) -> Iterator[journal.Record]:
         """Have the snapshot in the journal: without that, no image either."""
         try:
+            # First: Nova does not clear all states that come before.
+            state.pending()
             record = self._journal.begin(journal.Entry(
                 CONF.host, instance.uuid, image.id, place.path, place.socket,
                 journal.now(), self._shows(image)))
-        except exception.JournalUnusable:
+        except Exception:
             image.discard()
             raise
         try:
@@ -283,7 +284,7 @@ class SnapDriver(driver.LibvirtDriver):
         return True
 
     def _capture(self, task: _Task, way: planning.Way) -> _Capturing:
-        assert way.disk is not None     # a plan for a way of ours has a disk
+        assert way.disk is not None     # all paths but the stock one need it
         return _CAPTURES[way.plan.path](capture_request.Request(
             way.guest, way.disk, way.settings, task.place, task.record,
             space.limits(CONF),
@@ -392,13 +393,21 @@ def _discarding(task: _Task) -> Iterator[None]:
     try:
         yield
     except Exception as ex:
-        # Also if it is said to be deleted: who says so may be a proxy.
-        if not task.image.discard():
-            task.record.keep()
+        _discard(task)
         lost = _explained(task, ex)
         if lost is ex:
             raise
         raise lost from ex
+
+
+def _discard(task: _Task) -> None:
+    # Also if it is said to be deleted: who says so may be a proxy.
+    if not task.image.discard():
+        task.record.keep()
+    if task.image.gone and task.record.kept:
+        # A recovery may be shown no image of a tenant.
+        with contextlib.suppress(exception.JournalUnusable):
+            task.record.note_gone()
 
 
 def _explained(task: _Task, error: Exception) -> Exception:

@@ -61,6 +61,14 @@ class ThawFailed(SnapdriverError):
                '%(reason)s. Run "virsh domfsthaw %(domain)s" on its host.')
 
 
+class ThawUnsupported(ThawFailed):
+    """The guest may be frozen, and its agent has no command to thaw it."""
+
+    msg_fmt = ('The guest may still be frozen, its agent has no thaw: '
+               '%(reason)s. Allow guest-fsfreeze-thaw in the configuration of '
+               'its agent, and run "virsh domfsthaw %(domain)s" on its host.')
+
+
 class ResumeFailed(SnapdriverError):
     """The guest was suspended for the snapshot, and cannot be resumed."""
 
@@ -146,6 +154,14 @@ class UploadFailed(SnapdriverError):
     """The upload to Glance failed."""
 
     msg_fmt = 'Snapshot failed while the image was uploaded: %(reason)s'
+
+
+class ImageRefused(UploadFailed):
+    """Glance would refuse the image; it was not sent."""
+
+    msg_fmt = ('Snapshot failed before the upload: %(reason)s. With [libvirt] '
+               'snapshot_image_format = qcow2 in nova.conf, the disk can be '
+               'taken as it is; or overwrite its first sector in the guest.')
 
 
 class Cancelled(SnapdriverError):

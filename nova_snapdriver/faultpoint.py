@@ -39,7 +39,7 @@ REACHED = 'reached'
 
 _POLL_SECONDS = 0.05
 
-_BEGINNING = ('snapshot.planned', 'journal.written')
+_BEGINNING = ('journal.written', 'snapshot.planned')
 _END = ('workspace.removing', 'workspace.removed', 'journal.removing',
         'journal.removed')
 _SENDING = ('upload.announced', 'image.described', 'stream.laid-out',

@@ -178,8 +178,15 @@ class Guest:
         return int(self._guest.get_power_state(host))
 
     def exists(self) -> bool:
-        """Whether the domain runs; true if libvirt does not answer."""
-        return self._active()
+        """Whether the domain runs.
+
+        :raises CaptureFailed: libvirt does not answer
+        """
+        try:
+            with self._translated('ask whether the domain runs'):
+                return bool(self._call('isActive'))
+        except nova_exception.InstanceNotFound:
+            return False
 
     def defined(self) -> bool:
         """Whether the domain exists, running or not.
@@ -291,6 +298,7 @@ class Guest:
             raise AgentError(str(ex)) from ex
 
     def _active(self) -> bool:
+        """Whether the domain runs; true if libvirt does not answer."""
         try:
             return bool(self._call('isActive'))
         except libvirt.libvirtError as ex:

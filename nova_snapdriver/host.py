@@ -13,13 +13,17 @@
 """What this host can do, asked once when nova-compute starts."""
 
 import dataclasses
-import importlib.util
+import os
+import re
 import shutil
+import subprocess
+import sys
 from typing import Any
 
 from lxml import etree
 from oslo_log import log as logging
 
+from nova_snapdriver import child
 from nova_snapdriver import imagebackend
 from nova_snapdriver.stream import codec as stream_codec
 
@@ -29,6 +33,12 @@ LOG = logging.getLogger(__name__)
 # is no longer experimental with these. Nova 34 itself requires later ones.
 MIN_LIBVIRT = (7, 2, 0)
 MIN_QEMU = (6, 0, 0)
+
+# The first whose buffers share memory with Python's, as the stream process
+# needs it.
+MIN_LIBNBD = (1, 14)
+_PROBE = 'import nbd; nbd.Buffer.from_buffer; print(nbd.NBD().get_version())'
+_PROBE_SECONDS = 60
 
 
 def _triple(version: int) -> tuple[int, int, int]:
@@ -129,9 +139,32 @@ def _missing_in_libvirt(libvirt: tuple[int, ...], qemu: tuple[int, ...],
 
 
 def _missing_binding() -> list[str]:
-    if importlib.util.find_spec('nbd') is None:
-        return ["libnbd's Python binding (package python3-libnbd)"]
-    return []
+    try:
+        reason = _lack_of_binding()
+    except (OSError, subprocess.SubprocessError) as ex:
+        reason = str(ex)
+    return ["libnbd's Python binding %s or later (package python3-libnbd): %s"
+            % (_dotted(MIN_LIBNBD), reason)] if reason else []
+
+
+def _lack_of_binding() -> str:
+    """Why the binding is of no use to a stream process; empty if it is.
+
+    It is imported in a process as that is one: a file of that name may be
+    another release's, another Python's, or broken.
+    """
+    environment = child.environment()
+    if 'PYTHONPATH' in os.environ:
+        environment['PYTHONPATH'] = os.environ['PYTHONPATH']
+    done = subprocess.run(
+        [sys.executable, '-P', '-c', _PROBE], env=environment,
+        capture_output=True, text=True, timeout=_PROBE_SECONDS)
+    if done.returncode:
+        return done.stderr.strip().rpartition('\n')[2] or 'it crashes'
+    found = re.match(r'(\d+)\.(\d+)', done.stdout)
+    if found and (int(found[1]), int(found[2])) >= MIN_LIBNBD:
+        return ''
+    return 'this is %s' % done.stdout.strip()
 
 
 def _missing_programs() -> list[str]:

@@ -50,6 +50,7 @@ _SUFFIX = '.json'
 _PROGRESS = '.progress'
 _PLANNED = '.planned'
 _WHOLE = '.whole'
+_GONE = '.gone'
 _NEW = '.new'
 _VERSION = 2
 _MAX_BYTES = 1 << 16
@@ -69,7 +70,7 @@ class Mark(enum.StrEnum):
     PAUSED = '.paused'
 
 
-_COMPANIONS = (_NEW, _PROGRESS, _PLANNED, _WHOLE, *Mark)
+_COMPANIONS = (_NEW, _PROGRESS, _PLANNED, _WHOLE, _GONE, *Mark)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,6 +206,7 @@ class Record:
         faultpoint.reach('journal.removing')
         for suffix in (_SUFFIX, *_COMPANIONS):
             self._beside(suffix).unlink(missing_ok=True)
+            self._beside(suffix + _NEW).unlink(missing_ok=True)
         faultpoint.reach('journal.removed')
 
     def close(self) -> None:
@@ -228,7 +230,7 @@ class Record:
     def sent(self) -> tuple[int, int] | None:
         """The bytes sent and the length of the image; none if not known."""
         try:
-            done, length = json.loads(self._beside(_PROGRESS).read_text())
+            done, length = json.loads(self._read(_PROGRESS))
             return int(done), int(length)
         except (OSError, ValueError, TypeError, OverflowError,
                 RecursionError):
@@ -248,7 +250,7 @@ class Record:
         :raises JournalUnusable: it cannot be read
         """
         try:
-            values = json.loads(self._beside(_PLANNED).read_text())
+            values = json.loads(self._read(_PLANNED))
             return Planned(str(values['path']),
                            tuple(map(str, values['snapshots'])),
                            str(values['clone']))
@@ -269,9 +271,21 @@ class Record:
     def whole(self) -> Whole | None:
         """What was sent; none if that was not all, or is not known."""
         try:
-            return Whole(**json.loads(self._beside(_WHOLE).read_text()))
+            return Whole(**json.loads(self._read(_WHOLE)))
         except (OSError, ValueError, TypeError, RecursionError):
             return None
+
+    def note_gone(self) -> None:
+        """Note, durably, that Glance has deleted the image.
+
+        :raises JournalUnusable: it cannot be written
+        """
+        self._write(_GONE, '')
+
+    @property
+    def gone(self) -> bool:
+        """Whether the image is known to be gone."""
+        return self._beside(_GONE).exists()
 
     def mark(self, mark: Mark, text: str = '') -> None:
         """Note, durably, what is about to be done to the guest.
@@ -282,7 +296,7 @@ class Record:
         self._write(mark, text)
 
     def unmark(self, mark: Mark) -> None:
-        """Note, durably, that it is undone, or no concern of ours any more.
+        """Note, durably, that it is undone, or left alone for good.
 
         :raises JournalUnusable: it cannot be written
         """
@@ -293,11 +307,21 @@ class Record:
             raise exception.JournalUnusable(reason=ex) from ex
 
     def marked(self, mark: Mark) -> str | None:
-        """The text of a mark; none where it is not set."""
+        """The text of a mark; none where it is not set.
+
+        :raises JournalUnusable: it cannot be read
+        """
         try:
-            return self._beside(mark).read_text(errors='replace')
+            return self._read(mark)
         except FileNotFoundError:
             return None
+        except OSError as ex:
+            raise exception.JournalUnusable(reason=ex) from ex
+
+    def _read(self, suffix: str) -> str:
+        with open(self._beside(suffix), errors='replace',
+                  opener=_unblocked) as file:
+            return file.read(_MAX_BYTES)
 
     def _write(self, suffix: str, text: str) -> None:
         try:
@@ -307,7 +331,8 @@ class Record:
             raise exception.JournalUnusable(reason=ex) from ex
 
     def _replace(self, suffix: str, text: str, durable: bool = False) -> None:
-        new = self._beside(_NEW)
+        # Of this note alone: two threads may write two of them.
+        new = self._beside(suffix + _NEW)
         with open(new, 'w', opener=_private) as file:
             file.write(text)
             file.flush()
@@ -316,7 +341,7 @@ class Record:
         new.replace(self._beside(suffix))
 
     def _beside(self, suffix: str) -> pathlib.Path:
-        return self._path.with_suffix(suffix)
+        return self._path.with_name(self._path.stem + suffix)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -395,16 +420,23 @@ class Journal:
 
         :raises JournalUnusable: the directory cannot be read
         """
-        return [found for path in self._paths()
-                if isinstance(found := self._look(path), Unusable)]
+        unusable = []
+        for path in self._paths():
+            found = self._look(path)
+            if isinstance(found, Unusable):
+                unusable.append(found)
+            elif found is not None:
+                found[0].close()        # and its lock with it
+        return unusable
 
     def _sweep(self) -> None:
         """Remove what is no entry (any more): its process died meanwhile."""
         for suffix in _COMPANIONS:
             for path in self._directory.glob('*' + suffix):
-                if path.with_suffix(_SUFFIX).exists():
+                entry = path.name.partition('.')[0] + _SUFFIX
+                if path.with_name(entry).exists():
                     continue            # of an entry, and goes with it
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(OSError):
                     age = time.time() - path.stat().st_mtime
                     if age > _WRITE_SECONDS:
                         path.unlink()
@@ -435,7 +467,8 @@ class Journal:
         except FileNotFoundError:
             return None
         except OSError as ex:
-            return Unusable(path, 'it cannot be opened: %s' % ex)
+            return Unusable(path, 'it cannot be opened (%s): run this as the '
+                            'user of nova-compute, on its host' % ex)
         try:
             entry = _parse(descriptor)
             if entry.host != self.host:
@@ -457,6 +490,11 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
+def _unblocked(path: str, flags: int) -> int:
+    """Open a file, and do not wait for a pipe or follow a link."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
 def _sync(path: pathlib.Path) -> None:
     """Make durable which files a directory has."""
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -467,10 +505,16 @@ def _sync(path: pathlib.Path) -> None:
 
 
 def _try_lock(descriptor: int) -> bool:
+    """:raises ValueError: it cannot be locked, with what to do about it"""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as ex:
+        raise ValueError(
+            'it cannot be locked (%s), so nobody can tell whether its '
+            'snapshot still runs: [snapdriver] journal_directory has to be on '
+            'a local file system' % ex) from ex
     return True
 
 

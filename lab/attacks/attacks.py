@@ -36,7 +36,8 @@ QUICK = ('live raw running: qcow2 with a backing file',
          'cold raw stopped: qcow2 with a data file',
          'live raw running: another local user',
          'live raw running: children and secrets',
-         'live raw running: names full of injection')
+         'live raw running: names full of injection',
+         'live raw running as nova: QEMU exchanges files for links')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +48,17 @@ class Way:
     disk: str
     state: str
     options: config.Options = ()
+    user: str = config.ROOT
 
     @property
     def name(self) -> str:
-        return f'{self.path} {self.disk} {self.state}'
+        user = '' if self.user == config.ROOT else f' as {self.user}'
+        return f'{self.path} {self.disk} {self.state}{user}'
 
     @property
     def compute(self) -> config.Compute:
-        return config.Compute(options=disks.DISKS[self.disk] + self.options)
+        return config.Compute(options=disks.DISKS[self.disk] + self.options,
+                              user=self.user)
 
 
 def _ways(disk: str) -> list[Way]:
@@ -167,9 +171,9 @@ class Attacks:
 # The guest
 
 
-def disguised(way: Way, header_name: str) -> Attack:
-    """The guest has written a header to its disk."""
-    def action(attacks: Attacks, row: Row) -> None:
+def disguised(header_name: str) -> '_Action':
+    """Have the guest write a header to its disk."""
+    def act(attacks: Attacks, row: Row, way: Way) -> None:
         header = attacks.headers[header_name]
         _require_sharp(attacks, header)
         target = attacks.target(way)
@@ -184,8 +188,7 @@ def disguised(way: Way, header_name: str) -> Attack:
             row.problems.append('the disk has changed')
         row.problems += target.harmed(way.state)
 
-    return Attack(f'{way.name}: {header_name}', way, action,
-                  hostile.ADVISORIES[header_name])
+    return act
 
 
 def _require_sharp(attacks: Attacks, header: hostile.Header) -> None:
@@ -205,7 +208,7 @@ def _judge(attacks: Attacks, row: Row, outcome: victim.Outcome,
         row.problems.append('THE CANARY IS IN THE IMAGE')
     if outcome.image is None:
         row.outcome = 'refused'
-        if victim.REFUSED not in outcome.log:
+        if not victim.REFUSED.search(outcome.log):
             row.problems.append('no image, and no refusal in the log')
     else:
         row.outcome = 'equal'
@@ -214,100 +217,86 @@ def _judge(attacks: Attacks, row: Row, outcome: victim.Outcome,
             row.problems.append('the image is not the disk')
 
 
-def named_by_nova(way: Way) -> Attack:
-    """The qcow2 disk itself names a file of the host."""
-    def action(attacks: Attacks, row: Row) -> None:
-        target = attacks.target(way)
-        disk = target.server.disk
-        kept = disk.read_bytes()
-        # In place: the owner stays, and QEMU's lock is on the file.
-        header = attacks.headers['qcow2 with a backing file'].path
-        disk.write_bytes(header.read_bytes())
-        try:
-            outcome = target.snapshot()
-        finally:
-            disk.write_bytes(kept)
-        row.seconds, row.outcome = outcome.seconds, 'refused'
-        if outcome.image is not None:
-            row.outcome = 'image'
-            row.problems.append('it was read')
-        if 'neither in the image cache nor beside' not in outcome.log:
-            row.problems.append('the log does not say why')
-        row.problems += target.harmed(way.state)
-
-    return Attack(f'{way.name}: a disk on a file of the host', way, action,
-                  'OSSA-2024-001')
+def named_by_nova(attacks: Attacks, row: Row, way: Way) -> None:
+    """Have the qcow2 disk itself name a file of the host."""
+    target = attacks.target(way)
+    disk = target.server.disk
+    kept = disk.read_bytes()
+    # In place: the owner stays, and QEMU's lock is on the file.
+    header = attacks.headers['qcow2 with a backing file'].path
+    disk.write_bytes(header.read_bytes())
+    try:
+        outcome = target.snapshot()
+    finally:
+        disk.write_bytes(kept)
+    row.seconds, row.outcome = outcome.seconds, 'refused'
+    if outcome.image is not None:
+        row.outcome = 'image'
+        row.problems.append('it was read')
+    if 'neither in the image cache nor beside' not in outcome.log:
+        row.problems.append('the log does not say why')
+    row.problems += target.harmed(way.state)
 
 
 # Other users of the host, and of the cloud
 
 
-def looked_at(way: Way) -> Attack:
-    """Another user tries everything that a snapshot has on the host."""
-    def action(attacks: Attacks, row: Row) -> None:
-        target = attacks.target(way)
-        target.write([])                # Glance may refuse a header
-        with bystander.Held(target) as held:
-            row.problems += bystander.intrude(held)
-        row.problems += target.harmed(way.state)
-
-    return Attack(f'{way.name}: another local user', way, action,
-                  'OSSA-2014-001')
+def looked_at(attacks: Attacks, row: Row, way: Way) -> None:
+    """Try everything that a snapshot has on the host as another user."""
+    target = attacks.target(way)
+    target.write([])                    # Glance may refuse a header
+    with bystander.Held(target) as held:
+        row.problems += bystander.intrude(held)
+    row.problems += target.harmed(way.state)
 
 
-def planted(way: Way) -> Attack:
-    """Another user has made the scratch directory, or a link to one."""
-    def action(attacks: Attacks, row: Row) -> None:
-        with bystander.umask_zero():
-            row.problems += bystander.plant(
-                attacks.lab, attacks.target(way), way.compute)
-        row.outcome = 'refused'
-
-    return Attack(f'{way.name}: a planted symlink', way, action,
-                  'OSSA-2014-001')
+def exchanged(attacks: Attacks, row: Row, way: Way) -> None:
+    """Exchange files of a snapshot for links, as a taken over QEMU may."""
+    target = attacks.target(way)
+    target.write([])                    # Glance may refuse a header
+    row.problems += bystander.exchange(target, attacks.folder)
+    row.problems += target.harmed(way.state)
 
 
-def children(way: Way) -> Attack:
+def planted(attacks: Attacks, row: Row, way: Way) -> None:
+    """Have another user make the scratch directory, or a link to one."""
+    with bystander.umask_zero():
+        row.problems += bystander.plant(
+            attacks.lab, attacks.target(way), way.compute)
+    row.outcome = 'refused'
+
+
+def children(attacks: Attacks, row: Row, way: Way) -> None:
     """Check limits and environments of children; look for secrets."""
-    def action(attacks: Attacks, row: Row) -> None:
-        target = attacks.target(way)
-        target.write([])                # Glance may refuse a header
-        row.problems += bystander.inspect(target, way.path)
-        row.problems += target.harmed(way.state)
-
-    return Attack(f'{way.name}: children and secrets', way, action,
-                  'OSSA-2016-012')
+    target = attacks.target(way)
+    target.write([])                    # Glance may refuse a header
+    row.problems += bystander.inspect(target, way.path)
+    row.problems += target.harmed(way.state)
 
 
-def injected(way: Way) -> Attack:
-    """Names and properties try to be a command, XML or a header."""
-    def action(attacks: Attacks, row: Row) -> None:
-        row.problems += bystander.inject(attacks.injected(way), way.state)
-
-    return Attack(f'{way.name}: names full of injection', way, action)
+def injected(attacks: Attacks, row: Row, way: Way) -> None:
+    """Have names and properties try to be a command, XML or a header."""
+    row.problems += bystander.inject(attacks.injected(way), way.state)
 
 
 # The stream
 
 
 def lied_to(name: str, lie: liar.Lie) -> Attack:
-    """An NBD server lies to the stream process."""
-    def action(attacks: Attacks, row: Row) -> None:
+    """Have an NBD server lie to the stream process."""
+    def act(attacks: Attacks, row: Row) -> None:
         found = _stream(attacks, row, lie, streamattack.PATIENCE_SECONDS)
         row.outcome = 'refused' if found.status else 'image'
         row.problems += found.problems()
 
-    return Attack(f'stream: {name}', None, action)
+    return Attack(f'stream: {name}', None, act)
 
 
-def fragmented() -> Attack:
-    """A map has a million extents of 4 KiB."""
-    def action(attacks: Attacks, row: Row) -> None:
-        found = _stream(attacks, row, streamattack.MILLION, 60.0)
-        row.outcome = 'equal'
-        row.problems += found.problems(streamattack.MILLION)
-
-    return Attack('stream: a map of a million extents', None, action)
+def fragmented(attacks: Attacks, row: Row) -> None:
+    """Serve a map with a million extents of 4 KiB."""
+    found = _stream(attacks, row, streamattack.MILLION, 60.0)
+    row.outcome = 'equal'
+    row.problems += found.problems(streamattack.MILLION)
 
 
 def _stream(attacks: Attacks, row: Row, lie: liar.Lie,
@@ -319,6 +308,14 @@ def _stream(attacks: Attacks, row: Row, lie: liar.Lie,
     return found
 
 
+_Action = collections.abc.Callable[[Attacks, Row, Way], None]
+
+
+def _on(way: Way, words: str, action: _Action, advisory: str = '') -> Attack:
+    return Attack(f'{way.name}: {words}', way,
+                  lambda attacks, row: action(attacks, row, way), advisory)
+
+
 def attacks() -> list[Attack]:
     """Return all rows, those with the same options in sequence."""
     found: list[Attack] = []
@@ -326,13 +323,24 @@ def attacks() -> list[Attack]:
         names = (list(hostile.ADVISORIES) if way in RAW
                  else [*hostile.LEAKING[:1], *hostile.LEAKING[-1:],
                        'luks header'])
-        found += [disguised(way, name) for name in names]
+        found += [_on(way, name, disguised(name), hostile.ADVISORIES[name])
+                  for name in names]
         if way in RAW:
-            found += [children(way), injected(way), looked_at(way)]
-    stopped = Way('cold', 'qcow2', 'stopped')
-    found += [named_by_nova(stopped), planted(RAW[0])]
+            found += [
+                _on(way, 'children and secrets', children, 'OSSA-2016-012'),
+                _on(way, 'names full of injection', injected),
+                _on(way, 'another local user', looked_at, 'OSSA-2014-001')]
+    found += [_on(Way('cold', 'qcow2', 'stopped'),
+                  'a disk on a file of the host', named_by_nova,
+                  'OSSA-2024-001'),
+              _on(RAW[0], 'a planted symlink', planted, 'OSSA-2014-001')]
+    # Not root: its nova-compute has a privileged process change owners.
+    found += [_on(dataclasses.replace(way, user=user),
+                  'QEMU exchanges files for links', exchanged)
+              for way in RAW for user in config.USERS]
     found += [lied_to(*one) for one in liar.LIES.items()]
-    return [*found, fragmented()]
+    return [*found, Attack('stream: a map of a million extents', None,
+                           fragmented)]
 
 
 def line(row: Row) -> str:
@@ -350,6 +358,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(lab: stack.Stack, args: argparse.Namespace) -> int:
+    print(f'seed {args.seed}', flush=True)
     made = Attacks(lab, args.seed, args.json)
     made.run(command.chosen(attacks(), args.only))
     return made.table.status()

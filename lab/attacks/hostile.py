@@ -21,16 +21,13 @@ import json
 import os
 import pathlib
 import random
-import struct
 
+from lab import luks
 from lab.openstack import process
 
 DISK_BYTES = 16 << 20
 BLOCK = 4096
 PIECE_BYTES = 32 << 10
-# The start of LUKS's header, version 1: magic, version, cipher, mode, hash,
-# payload's offset (sectors), key bytes.
-LUKS = struct.Struct('>6sH32s32s32sII')
 
 Piece = tuple[int, bytes]
 
@@ -116,9 +113,7 @@ def _json(path: pathlib.Path) -> str:
 
 
 def _luks(canary: pathlib.Path, path: pathlib.Path) -> None:
-    # Not by qemu-img: it measures the CPU for it, and fails on some machines.
-    path.write_bytes(LUKS.pack(b'LUKS\xba\xbe', 1, b'aes', b'xts-plain64',
-                               b'sha256', 4040, 64) + bytes(480))
+    path.write_bytes(luks.header())
 
 
 _Make = collections.abc.Callable[[pathlib.Path, pathlib.Path], object]

@@ -64,7 +64,8 @@ class Result:
         :param truth: what the server has served, if it was no lie
         """
         try:
-            names = [event['event'] for event in self.events()]
+            names = [event['event'] for event in self.events()
+                     if event['event'] != 'alive']
         except ValueError:
             return [f'it said: {self.messages[-500:]}']
         checks = self._lied(names) if truth is None else {

@@ -42,7 +42,8 @@ TRIES = 3
 # At the end of the disk, where no header reaches.
 DATA_AT = hostile.DISK_BYTES - (2 << 20)
 DATA_BYTES = 1 << 20
-REFUSED = r'Glance answered 415'
+# By Glance, or before the upload for the same reason.
+REFUSED = re.compile('Glance answer(?:s|ed) 415')
 STATES = {'running': 'running', 'stopped': 'shut off'}
 
 

@@ -61,6 +61,9 @@ class Bench:
         that out
     """
 
+    #: Once it is booted.
+    subject: contenders.Subject
+
     def __init__(self, lab: stack.Stack,
                  chosen: collections.abc.Sequence[disks.Disk], runs: int,
                  words: collections.abc.Sequence[str],
@@ -74,15 +77,9 @@ class Bench:
         self.grows_to = grows_to
         self.rows: list[figures.Row] = []
         self.machine: dict[str, object] = {}
-        self._subject: contenders.Subject | None = None
         self._spare = ''
         self._compute: config.Compute | None = None
         self.scaling = scaling.Scaling(lab, self.folder, self._boot_copy)
-
-    @property
-    def subject(self) -> contenders.Subject:
-        assert self._subject is not None
-        return self._subject
 
     def wanted(self, disk: disks.Disk) -> list[str]:
         """Return the contenders for a disk, in the order of their runs."""
@@ -162,7 +159,7 @@ class Bench:
         server = self._boot_copy(1, disk, template)
         self._compute = None            # the boot has started another
         self._spare = self._paused(disk.disk_format)
-        self._subject = contenders.Subject(
+        self.subject = contenders.Subject(
             self.lab, disk.name, disk.disk_format, server, template,
             self.folder)
 
@@ -277,7 +274,8 @@ def machine(lab: stack.Stack) -> dict[str, object]:
     return {
         'cpu': cpu_model(), 'cores': os.cpu_count(),
         'memory_gib': round(memory / (1 << 30)),
-        'kernel': platform.release(), 'system': _system(),
+        'kernel': platform.release(),
+        'system': platform.freedesktop_os_release()['PRETTY_NAME'],
         'virt_type': lab.guest.virt_type(lab.settings),
         'file_system': file_system, 'python': platform.python_version(),
         'qemu': process.output('qemu-img', '--version').split()[2],
@@ -293,12 +291,6 @@ def cpu_model() -> str:
     names = [line.partition(':')[2].strip() for line in text.splitlines()
              if line.startswith('model name')]
     return names[0] if names else platform.machine()
-
-
-def _system() -> str:
-    lines = pathlib.Path('/etc/os-release').read_text().splitlines()
-    known = dict(line.split('=', 1) for line in lines if '=' in line)
-    return known.get('PRETTY_NAME', '').strip('"')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -56,7 +56,7 @@ class Subject:
 
     @property
     def finished(self) -> pathlib.Path:
-        """The image that `curl` uploads: our first plain one."""
+        """Return the image that `curl` uploads: our first plain one."""
         return self.folder / 'finished.qcow2'
 
     @property

@@ -40,6 +40,9 @@ Runs = list[measure.Run]
 class Demo:
     """The steps of the demo, and their results."""
 
+    #: Once it is booted.
+    server: measure.Server
+
     def __init__(self, lab: stack.Stack) -> None:
         self.lab = lab
         self.api = lab.cloud
@@ -50,12 +53,6 @@ class Demo:
         self.puts: Runs = []
         self.idle_gap = 0.0
         self.restored = ''
-        self._server: measure.Server | None = None
-
-    @property
-    def server(self) -> measure.Server:
-        assert self._server is not None
-        return self._server
 
     def plan(self) -> steps.Plan:
         step = steps.Step
@@ -88,18 +85,18 @@ class Demo:
     def _boot(self) -> str:
         """Use the last demo's server if it is active, or boot one."""
         image = self.lab.guest_image()
-        note = ''
+        fits = [found for found in cloud.named(self.api.servers(), NAME)
+                if (found['status'], found['image']['id']) == ('ACTIVE',
+                                                               image)]
         for found in cloud.named(self.api.servers(), NAME):
-            fits = (found['status'], found['image']['id'])
-            if fits == ('ACTIVE', image) and not self._server:
-                self._server = measure.server(self.api, found['id'])
-                note = 'runs'
-            else:
+            if found not in fits[:1]:
                 self.api.delete_server(found['id'])
-        if self._server is None:
-            self._server = boot(self.lab, NAME, image)
-        self._server.wait_beat()
-        return note
+        if fits:
+            self.server = measure.server(self.api, fits[0]['id'])
+        else:
+            self.server = boot(self.lab, NAME, image)
+        self.server.wait_beat()
+        return 'runs' if fits else ''
 
     def _idle(self) -> str:
         self.idle_gap = max(measure.idle_gaps(

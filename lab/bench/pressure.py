@@ -102,17 +102,14 @@ class Row:
 class Pressure:
     """Takes snapshots with and without reading ahead."""
 
+    #: Once it is booted.
+    server: measure.Server
+
     def __init__(self, lab: stack.Stack, glance: proxy.Proxy) -> None:
         self.lab = lab
         self.api = lab.cloud
         self.rows: list[Row] = []
         self._proxy = glance
-        self._server: measure.Server | None = None
-
-    @property
-    def server(self) -> measure.Server:
-        assert self._server is not None
-        return self._server
 
     def run(self) -> None:
         """Do it; restore nova-compute's options."""
@@ -141,11 +138,11 @@ class Pressure:
         return self.lab.compute(config.Compute(options=(*options, api)))
 
     def _boot(self) -> None:
-        self._server = measure.boot(
+        self.server = measure.boot(
             self.api, NAME, self.lab.guest_image(), stack.FLAVOR)
-        self._server.wait_beat()
-        self._server.domain.agent('guest-exec', path='/bin/sh',
-                                  arg=['-c', OVERWRITE])
+        self.server.wait_beat()
+        self.server.domain.agent('guest-exec', path='/bin/sh',
+                                 arg=['-c', OVERWRITE])
 
     def _observer(self) -> measure.Observer:
         return measure.Observer(self.server, self.lab.settings.snapshots)

@@ -49,6 +49,7 @@ class Point:
     memory_peak_bytes: int | None = None
 
 
+Points = collections.abc.Sequence[Point]
 # Boots a server, by its number, with a copy of a file as its disk.
 Boot = collections.abc.Callable[[int, disks.Disk, pathlib.Path],
                                 measure.Server]

@@ -72,18 +72,15 @@ class Row:
 class Stopped:
     """Takes snapshots of a server whose disk is on XFS."""
 
+    #: Once it is booted.
+    server: measure.Server
+
     def __init__(self, lab: stack.Stack) -> None:
         self.lab = lab
         self.api = lab.cloud
         self.folder = lab.settings.root / 'stopped'
         self.mounted = self.folder / 'xfs'
         self.rows = {case: Row(case.name, case.gib) for case in CASES}
-        self._server: measure.Server | None = None
-
-    @property
-    def server(self) -> measure.Server:
-        assert self._server is not None
-        return self._server
 
     def plan(self) -> steps.Plan:
         step = steps.Step
@@ -142,8 +139,8 @@ class Stopped:
             options=(('libvirt', 'images_type', 'flat'),)))
         image = self.lab.small_image(
             f'{NAME}-{self.lab.guest.version()}')
-        self._server = measure.boot(self.api, NAME, image,
-                                    stack.SMALL_FLAVOR)
+        self.server = measure.boot(self.api, NAME, image,
+                                   stack.SMALL_FLAVOR)
         console = measure.Console(self.server.console)
         console.wait(measure.BEAT, measure.BOOT_TIMEOUT)
         self._move_disk()

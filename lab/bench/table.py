@@ -119,8 +119,7 @@ def cells(rows: figures.Rows, disk: str) -> list[list[str]]:
     return lines
 
 
-def points(found: collections.abc.Sequence[scaling.Point]
-           ) -> list[list[str]]:
+def points(found: scaling.Points) -> list[list[str]]:
     """Return a line for each snapshot of how the time grows."""
     return [[AXES[one.axis].format(one.size), title(one.contender),
              f'{one.seconds:.1f}',
@@ -135,8 +134,7 @@ def _aligned(lines: list[list[str]]) -> list[str]:
             for line in lines]
 
 
-def text(rows: figures.Rows,
-         grown: collections.abc.Sequence[scaling.Point] = ()) -> str:
+def text(rows: figures.Rows, grown: scaling.Points = ()) -> str:
     """Return the tables for a terminal, and what has failed."""
     found: list[str] = []
     heading = ['', *(column.title for column in COLUMNS)]
@@ -150,7 +148,7 @@ def text(rows: figures.Rows,
 
 
 def rst(rows: figures.Rows, machine: dict[str, object],
-        grown: collections.abc.Sequence[scaling.Point] = ()) -> str:
+        grown: scaling.Points = ()) -> str:
     """Return the tables as RST, with the ratios."""
     found = [MACHINE.format(**machine), '']
     if _is_busy(machine):

@@ -17,9 +17,12 @@ import dataclasses
 import random
 
 from lab.faults import harness
+from lab.observe import measure
 from lab.openstack import config
+from lab.openstack import domain
 from lab.openstack import process
 from lab.openstack import proxy
+from lab.openstack import stack
 
 
 @dataclasses.dataclass
@@ -30,6 +33,18 @@ class Scene:
     harness: harness.Harness
     random: random.Random
     image_id: str = ''
+
+    @property
+    def lab(self) -> stack.Stack:
+        return self.harness.lab
+
+    @property
+    def server(self) -> measure.Server:
+        return self.one.server
+
+    @property
+    def domain(self) -> domain.Domain:
+        return self.one.server.domain
 
 
 Action = collections.abc.Callable[[Scene], None]

@@ -77,16 +77,20 @@ def _processes() -> list[Case]:
 
 def _people() -> list[Case]:
     return [
-        Case('virsh destroy', 'gone', 'stopped', during=destroy),
+        Case('virsh destroy', 'gone', 'stopped',
+             during=lambda scene: scene.domain.stop()),
         Case('virsh reset', 'active', 'booted', during=reset),
         Case('virsh managedsave', 'active', fault=None,
              before=hold_at(VERIFIED_POINT), during=managedsave,
              only_ours=True),
-        Case('the image is deleted', 'gone', during=delete_image),
+        Case('the image is deleted', 'gone',
+             during=lambda scene: scene.lab.cloud.delete_image(
+                 scene.image_id)),
         Case('stop, reboot, resize and migration are asked for', 'active',
              during=request_refused),
         Case('the server is deleted', 'gone', 'deleted',
-             during=delete_server)]
+             during=lambda scene: scene.lab.cloud.delete_server(
+                 scene.server.id))]
 
 
 def _agents() -> list[Case]:
@@ -117,7 +121,8 @@ def _full_disks() -> list[Case]:
         Case("glance's disk is full", 'gone', fault=None,
              before=fill_glance, after=empty_glance),
         Case('the scratch directory is small', 'gone', fault=None,
-             after=restore_options, options=small(), only_ours=True),
+             after=lambda scene: scene.harness.compute(),
+             options=small(), only_ours=True),
         Case('the scratch file has no room', 'gone',
              before=little_room(LITTLE_BYTES), during=write,
              after=empty_small,
@@ -152,7 +157,7 @@ def wait_at(point: str, scene: cases.Scene) -> None:
 
 def kill_stream(scene: cases.Scene) -> None:
     found = processes.matching(
-        f'nova_snapdriver.stream --socket {scene.harness.conf.root}')
+        f'nova_snapdriver.stream --socket {scene.lab.settings.root}')
     if not found:
         raise settings.LabError('there is no stream process')
     for one in found:
@@ -168,7 +173,7 @@ def kill_compute(scene: cases.Scene) -> None:
 
 
 def restart_libvirtd(scene: cases.Scene) -> None:
-    libvirtd = scene.harness.lab.libvirtd
+    libvirtd = scene.lab.libvirtd
     if libvirtd.record() is None:
         raise settings.LabError("libvirtd is the machine's own")
     libvirtd.kill()
@@ -176,7 +181,7 @@ def restart_libvirtd(scene: cases.Scene) -> None:
 
 
 def kill_qemu(scene: cases.Scene) -> None:
-    name = scene.one.server.domain.name
+    name = scene.domain.name
     path = pathlib.Path(f'/run/libvirt/qemu/{name}.pid')
     os.kill(int(path.read_text()), signal.SIGKILL)
 
@@ -185,19 +190,19 @@ def kill_glance(scene: cases.Scene) -> None:
     """Kill it and wait for its port: workers end after their master."""
     found = scene.harness
     found.lab.wsgi['glance'].kill()
-    cases.waiting_for('the end of Glance', lambda: not services.listens(
+    cases.waiting_for('the end of Glance', lambda: not process.listens(
         found.conf.ports.glance))
 
 
 def restart_glance(scene: cases.Scene) -> None:
     kill_glance(scene)
     scene.harness.proxy.clear()
-    scene.harness.lab.wsgi['glance'].ensure()
+    scene.lab.wsgi['glance'].ensure()
 
 
 def start_glance_late(scene: cases.Scene) -> None:
     time.sleep(AWAY_SECONDS)
-    scene.harness.lab.wsgi['glance'].ensure()
+    scene.lab.wsgi['glance'].ensure()
 
 
 def shorten_tokens(scene: cases.Scene) -> None:
@@ -210,27 +215,27 @@ def lengthen_tokens(scene: cases.Scene) -> None:
 
 
 def _keystone(scene: cases.Scene, more: config.Ini) -> None:
-    lab, conf = scene.harness.lab, scene.harness.conf
+    lab, conf = scene.lab, scene.lab.settings
     ini = config.keystone(conf)
     for group, options in more.items():
         ini.setdefault(group, {}).update(options)
     config.write(conf.etc / 'keystone/keystone.conf', ini)
     lab.wsgi['keystone'].ensure()
-    scene.harness.api.forget_token()
+    scene.lab.cloud.forget_token()
 
 
 def outlive_token(scene: cases.Scene) -> None:
     """Wait until it has expired, and empty the cache of valid tokens."""
     time.sleep(TOKEN_SECONDS + 1)
-    scene.harness.lab.memcached.stop()
-    scene.harness.lab.memcached.ensure()
-    scene.harness.api.forget_token()
+    scene.lab.memcached.stop()
+    scene.lab.memcached.ensure()
+    scene.lab.cloud.forget_token()
 
 
 def lose(name: str) -> cases.Action:
     """Kill a service, and start it again after a while."""
     def act(scene: cases.Scene) -> None:
-        daemon: process.Daemon = getattr(scene.harness.lab, name)
+        daemon: process.Daemon = getattr(scene.lab, name)
         daemon.kill()
         scene.harness.proxy.clear()
         time.sleep(AWAY_SECONDS)
@@ -242,12 +247,8 @@ def lose(name: str) -> cases.Action:
 # People
 
 
-def destroy(scene: cases.Scene) -> None:
-    scene.one.server.domain.stop()
-
-
 def reset(scene: cases.Scene) -> None:
-    domain.virsh('reset', scene.one.server.domain.name)
+    domain.virsh('reset', scene.domain.name)
     scene.one.without_agent = True
 
 
@@ -258,7 +259,7 @@ def managedsave(scene: cases.Scene) -> None:
     """
     wait_at(VERIFIED_POINT, scene)
     child = subprocess.Popen(
-        [*domain.VIRSH, 'managedsave', scene.one.server.domain.name],
+        [*domain.VIRSH, 'managedsave', scene.domain.name],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         env=settings.environment())
     code = child.wait(60)
@@ -267,24 +268,16 @@ def managedsave(scene: cases.Scene) -> None:
         raise settings.LabError('a save was allowed during a backup job')
 
 
-def delete_image(scene: cases.Scene) -> None:
-    scene.harness.api.delete_image(scene.image_id)
-
-
 def request_refused(scene: cases.Scene) -> None:
     """Request actions that Nova's API refuses during a snapshot."""
     for action, arguments in REFUSED:
         try:
-            scene.harness.api.action(scene.one.server.id, action, **arguments)
+            scene.lab.cloud.action(scene.server.id, action, **arguments)
         except settings.LabError as error:
             if 'image_uploading' not in str(error):
                 raise
         else:
             raise settings.LabError(f'{action} was allowed meanwhile')
-
-
-def delete_server(scene: cases.Scene) -> None:
-    scene.harness.api.delete_server(scene.one.server.id)
 
 
 def in_sequence(*actions: cases.Action) -> cases.Action:
@@ -298,14 +291,14 @@ def end_early(scene: cases.Scene) -> None:
     """Have the guest write, until the disk is read ahead of the upload."""
     write(scene)
     cases.waiting_for('the end of the job', lambda: not
-                      scene.one.server.domain.has_backup_job())
+                      scene.domain.has_backup_job())
 
 
 # The agent
 
 
 def _hook(scene: cases.Scene, script: str) -> None:
-    agent = scene.one.server.domain.agent
+    agent = scene.domain.agent
     handle = agent('guest-file-open', path=HOOK, mode='w')
     text = base64.b64encode(f'#!/bin/sh\n{script}\n'.encode()).decode()
     agent('guest-file-write', handle=handle, **{'buf-b64': text})
@@ -372,7 +365,7 @@ def _unmounted(scene: cases.Scene) -> bool:
 
 
 def _store(scene: cases.Scene) -> pathlib.Path:
-    return scene.harness.conf.root / 'glance/images'
+    return scene.lab.settings.root / 'glance/images'
 
 
 def write(scene: cases.Scene) -> None:
@@ -380,7 +373,7 @@ def write(scene: cases.Scene) -> None:
 
     QEMU may stop it meanwhile, for want of room.
     """
-    agent = scene.one.server.domain.agent
+    agent = scene.domain.agent
     command = (f'dd if=/dev/urandom of=/mnt/fill bs=1M count={FILL_MIB} '
                'conv=notrunc; sync /mnt/fill')
     pid = agent('guest-exec', path='/bin/sh', arg=['-c', command])['pid']
@@ -392,10 +385,6 @@ def write(scene: cases.Scene) -> None:
             return False        # QEMU has stopped the guest for a moment
 
     cases.waiting_for('the guest to have written', written)
-
-
-def restore_options(scene: cases.Scene) -> None:
-    scene.harness.compute()
 
 
 def little_room(left: int) -> cases.Action:

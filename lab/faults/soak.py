@@ -65,8 +65,8 @@ def events() -> list[Case]:
 
 
 def _act(action: str, status: str) -> cases.Action:
-    return lambda scene: scene.harness.api.change(
-        scene.one.server.id, action, status)
+    return lambda scene: scene.lab.cloud.change(scene.server.id, action,
+                                                status)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -267,19 +267,18 @@ class Observer(contextlib.ExitStack):
 
     def __enter__(self) -> Self:
         self.enter_context(repeat.repeated(self._sample, SAMPLE_SECONDS))
+        self.push(self._leave)
         self._wait_beat()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None,
-                 *error: typing.Any) -> None:
-        try:
-            if kind is None:
-                self._wait_beat()
-        finally:
-            self.close()
+    def _leave(self, kind: type[BaseException] | None,
+               *error: object) -> None:
+        """Wait for another write, unless something failed."""
+        if kind is None:
+            self._wait_beat()
 
     def _wait_beat(self) -> None:
-        """Wait for another write, so that no gap is cut off."""
+        """Wait for a write, so that no gap is cut off."""
         count = len(self.beats)
         process.wait_for('a write of the guest',
                          lambda: len(self.beats) > count, BEAT_TIMEOUT,

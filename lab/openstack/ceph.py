@@ -137,12 +137,12 @@ class Ceph:
 
     @property
     def port(self) -> int:
-        """The monitor's, of the older protocol, for clients."""
+        """Return the monitor's, of the older protocol, for clients."""
         return self._settings.ports.ceph
 
     @property
     def made(self) -> bool:
-        """Whether there is a cluster, up or not."""
+        """Return whether there is a cluster, up or not."""
         return self.conf.exists()
 
     def __enter__(self) -> Self:

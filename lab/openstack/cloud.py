@@ -49,7 +49,7 @@ class Cloud:
 
     @functools.cached_property
     def environment(self) -> dict[str, str]:
-        """The environment of the `openstack` command."""
+        """Return the environment of the `openstack` command."""
         conf = self.settings
         return {
             'OS_AUTH_URL': conf.url('keystone'), 'OS_USERNAME': 'admin',
@@ -60,7 +60,7 @@ class Cloud:
 
     @functools.cached_property
     def sdk(self) -> typing.Any:
-        """The connection; it reads no clouds.yaml, and caches nothing."""
+        """Connect, without a clouds.yaml and without caches."""
         # Not above: the help of commands works before it is installed.
         import openstack
         return openstack.connect(
@@ -90,10 +90,12 @@ class Cloud:
         :raises LabError: the service or Keystone did not answer
         """
         from keystoneauth1 import exceptions
+        from openstack import exceptions as sdk_exceptions
         try:
             reply = getattr(self.sdk, service).request(path, method,
                                                        json=body)
-        except exceptions.ClientException as error:
+        except (exceptions.ClientException,
+                sdk_exceptions.SDKException) as error:
             raise settings.LabError(f'{method} {service} {path}: {error}'
                                     ) from error
         if not reply.ok:

@@ -214,15 +214,19 @@ def compute(conf: settings.Settings, choice: Compute,
         'shutdown_timeout': '1'}
     ini['libvirt'] = {'virt_type': virt_type}
     if choice.rbd:
-        ini['libvirt'] |= {
-            'images_type': 'rbd', 'images_rbd_pool': ceph.DISKS,
-            'images_rbd_ceph_conf': str(conf.ceph_conf),
-            'rbd_user': ceph.NOVA, 'rbd_secret_uuid': ceph.Ceph(conf).fsid}
+        ini['libvirt'] |= _rbd(conf)
     for name in PRIVSEP:
         ini[name] = helper
     for group, key, value in choice.options:
         ini.setdefault(group, {})[key] = value
     return ini
+
+
+def _rbd(conf: settings.Settings) -> dict[str, str]:
+    """Return what makes Nova put disks on Ceph."""
+    return {'images_type': 'rbd', 'images_rbd_pool': ceph.DISKS,
+            'images_rbd_ceph_conf': str(conf.ceph_conf),
+            'rbd_user': ceph.NOVA, 'rbd_secret_uuid': ceph.Ceph(conf).fsid}
 
 
 def _policies(conf: settings.Settings) -> pathlib.Path:

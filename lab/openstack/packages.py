@@ -16,6 +16,7 @@ import collections.abc
 import contextlib
 import hashlib
 import pathlib
+import platform
 import re
 import subprocess
 
@@ -45,9 +46,7 @@ def distribution() -> str:
 
     :raises LabError: it is another one, with other packages
     """
-    lines = pathlib.Path('/etc/os-release').read_text().splitlines()
-    release = dict(line.split('=', 1) for line in lines if '=' in line)
-    name = release.get('ID', '').strip('"')
+    name = platform.freedesktop_os_release()['ID']
     if name not in DISTRIBUTIONS:
         raise settings.LabError(
             f'the lab runs on Debian and Ubuntu, not on {name!r}')

@@ -21,6 +21,7 @@ import os
 import pathlib
 import pwd
 import signal
+import socket
 import subprocess
 import time
 import typing
@@ -122,6 +123,21 @@ def wait_for(what: str, ready: collections.abc.Callable[[], bool],
             f'{what} was not ready after {timeout:.0f} s', log)
 
 
+def listens(port: int) -> bool:
+    """Return whether a port of loopback accepts connections."""
+    try:
+        socket.create_connection((settings.ADDRESS, port), 2).close()
+    except OSError:
+        return False
+    return True
+
+
+def accepts(path: pathlib.Path) -> bool:
+    """Return whether a unix socket accepts connections."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
 @dataclasses.dataclass(frozen=True)
 class Record:
     """A pid file: the process, when it started, and its fingerprint."""
@@ -148,11 +164,18 @@ class Daemon:
     #: The account that it runs as; root if None.
     user: str | None = None
 
-    def __init__(self, conf: settings.Settings, name: str) -> None:
+    name = ''
+
+    def __init__(self, conf: settings.Settings, name: str = '') -> None:
         self.settings = conf
-        self.name = name
-        self.log = conf.log(name)
-        self._pid_file = conf.state / f'{name}.pid'
+        self.name = name or self.name
+        self.log = conf.log(self.name)
+        self._pid_file = conf.state / f'{self.name}.pid'
+
+    @property
+    def port(self) -> int:
+        """Return its TCP port."""
+        return int(getattr(self.settings.ports, self.name))
 
     def argv(self) -> list[str]:
         """Return the command."""
@@ -170,8 +193,8 @@ class Daemon:
         """Create what it needs before it starts."""
 
     def ready(self) -> bool:
-        """Return whether it answers."""
-        raise NotImplementedError
+        """Return whether it answers; by default, on its port."""
+        return listens(self.port)
 
     def record(self) -> Record | None:
         """Return the running process, if the lab has started one."""

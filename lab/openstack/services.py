@@ -14,7 +14,6 @@
 
 import functools
 import pathlib
-import socket
 import urllib.error
 import urllib.request
 
@@ -26,66 +25,56 @@ from lab.openstack import unprivileged
 
 # Without a proxy for loopback, whatever the environment says.
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+VIRTLOGD_SOCKET = pathlib.Path('/run/libvirt/virtlogd-sock')
 KVM_NOTE = ('(/dev/kvm is closed to QEMU: libvirtd sees another node there, as'
             ' it would probe QEMU at each call)')
-
-
-def listens(port: int) -> bool:
-    """Return whether a port of loopback accepts connections."""
-    try:
-        socket.create_connection((settings.ADDRESS, port), 2).close()
-    except OSError:
-        return False
-    return True
 
 
 class MariaDB(process.Daemon):
     """MariaDB, as the user that its package has made."""
 
-    def __init__(self, conf: settings.Settings) -> None:
-        super().__init__(conf, 'mariadb')
-        self.data = conf.root / 'mariadb'
-        self.socket = self.data / 'mariadb.sock'
+    name = 'mariadb'
+
+    @property
+    def data(self) -> pathlib.Path:
+        return self.settings.root / 'mariadb'
+
+    @property
+    def socket(self) -> pathlib.Path:
+        return self.data / 'mariadb.sock'
 
     def argv(self) -> list[str]:
         return [
             '/usr/sbin/mariadbd', '--no-defaults', '--user=mysql',
             f'--datadir={self.data}', f'--socket={self.socket}',
             f'--pid-file={self.data}/mariadb.pid',
-            f'--bind-address={settings.ADDRESS}',
-            f'--port={self.settings.ports.mariadb}',
+            f'--bind-address={settings.ADDRESS}', f'--port={self.port}',
             '--max-connections=1000', '--skip-log-bin',
             # The lab may lose a second of data if the machine crashes.
             '--innodb-flush-log-at-trx-commit=0']
 
     def prepare(self) -> None:
-        if (self.data / 'mysql').exists():
-            return
-        process.run(
-            self.log, 'mariadb-install-db', '--no-defaults',
-            '--user=mysql', f'--datadir={self.data}', '--skip-test-db',
-            '--auth-root-authentication-method=socket')
+        if not (self.data / 'mysql').exists():
+            process.run(
+                self.log, 'mariadb-install-db', '--no-defaults',
+                '--user=mysql', f'--datadir={self.data}', '--skip-test-db',
+                '--auth-root-authentication-method=socket')
 
     def ready(self) -> bool:
-        return self.socket.exists() and listens(self.settings.ports.mariadb)
-
-    def sql(self, statements: str) -> None:
-        """Run SQL statements as root."""
-        process.run(self.log, 'mariadb', '--no-defaults',
-                    f'--socket={self.socket}', '-u', 'root',
-                    stdin=statements)
+        return self.socket.exists() and super().ready()
 
     def create(self, names: list[str]) -> None:
         """Create the databases, and the account that uses them."""
         account = f"'lab'@'{settings.ADDRESS}'"
-        password = self.settings.password
         lines = [f"CREATE USER IF NOT EXISTS {account}"
-                 f" IDENTIFIED BY '{password}';"]
+                 f" IDENTIFIED BY '{self.settings.password}';"]
         for name in names:
             lines += [f'CREATE DATABASE IF NOT EXISTS {name}'
                       ' CHARACTER SET utf8mb4;',
                       f'GRANT ALL ON {name}.* TO {account};']
-        self.sql('\n'.join(lines))
+        process.run(self.log, 'mariadb', '--no-defaults',
+                    f'--socket={self.socket}', '-u', 'root',
+                    stdin='\n'.join(lines))
 
 
 class Epmd(process.Daemon):
@@ -94,25 +83,21 @@ class Epmd(process.Daemon):
     RabbitMQ would start one that listens on all addresses and outlives it.
     """
 
-    def __init__(self, conf: settings.Settings) -> None:
-        super().__init__(conf, 'epmd')
+    name = 'epmd'
 
     def argv(self) -> list[str]:
         return ['/usr/bin/epmd', '-address', settings.ADDRESS,
-                '-port', str(self.settings.ports.epmd)]
-
-    def ready(self) -> bool:
-        return listens(self.settings.ports.epmd)
+                '-port', str(self.port)]
 
 
 class RabbitMQ(process.Daemon):
     """RabbitMQ, with a node name and directories of its own."""
 
-    NODE = 'snapdriver-lab@localhost'
+    name = 'rabbitmq'
 
-    def __init__(self, conf: settings.Settings) -> None:
-        super().__init__(conf, 'rabbitmq')
-        self.home = conf.root / 'rabbitmq'
+    @property
+    def home(self) -> pathlib.Path:
+        return self.settings.root / 'rabbitmq'
 
     def argv(self) -> list[str]:
         return ['/usr/lib/rabbitmq/bin/rabbitmq-server']
@@ -123,7 +108,7 @@ class RabbitMQ(process.Daemon):
             'HOME': str(self.home),
             'ERL_EPMD_ADDRESS': settings.ADDRESS,
             'ERL_EPMD_PORT': str(ports.epmd),
-            'RABBITMQ_NODENAME': self.NODE,
+            'RABBITMQ_NODENAME': 'snapdriver-lab@localhost',
             'RABBITMQ_DIST_PORT': str(ports.rabbitmq_distribution),
             'RABBITMQ_MNESIA_BASE': str(self.home / 'data'),
             'RABBITMQ_LOG_BASE': str(self.home / 'log'),
@@ -139,54 +124,48 @@ class RabbitMQ(process.Daemon):
         self.home.mkdir(mode=0o700, exist_ok=True)
         (self.home / 'plugins').write_text('[].\n')
         (self.home / 'rabbitmq.conf').write_text(
-            f'listeners.tcp.1 = {settings.ADDRESS}:'
-            f'{self.settings.ports.rabbitmq}\n'
+            f'listeners.tcp.1 = {settings.ADDRESS}:{self.port}\n'
             f'default_user = lab\ndefault_pass = {self.settings.password}\n'
             # The default of 50 MB comes too late on a full disk.
             'disk_free_limit.absolute = 200MB\n')
-
-    def ready(self) -> bool:
-        return listens(self.settings.ports.rabbitmq)
 
 
 class Memcached(process.Daemon):
     """memcached, which caches validated tokens."""
 
-    def __init__(self, conf: settings.Settings) -> None:
-        super().__init__(conf, 'memcached')
+    name = 'memcached'
 
     def argv(self) -> list[str]:
         return ['/usr/bin/memcached', '-u', 'nobody', '-l',
-                settings.ADDRESS, '-p', str(self.settings.ports.memcached)]
-
-    def ready(self) -> bool:
-        return listens(self.settings.ports.memcached)
+                settings.ADDRESS, '-p', str(self.port)]
 
 
-class Virtlogd(process.Daemon):
+class _MachineDaemon(process.Daemon):
+    """One that the machine may run already, and that is used then."""
+
+    def ensure(self) -> str:
+        if self.record() is None and self.ready():
+            return "the machine's own"
+        return super().ensure()
+
+
+class Virtlogd(_MachineDaemon):
     """virtlogd, which writes the console logs."""
 
-    def __init__(self, conf: settings.Settings) -> None:
-        super().__init__(conf, 'virtlogd')
+    name = 'virtlogd'
 
     def argv(self) -> list[str]:
         return ['/usr/sbin/virtlogd',
                 '--pid-file', str(self.settings.state / 'virtlogd.run')]
 
     def ready(self) -> bool:
-        return pathlib.Path('/run/libvirt/virtlogd-sock').exists()
-
-    def ensure(self) -> str:
-        if self.record() is None and _answers('/run/libvirt/virtlogd-sock'):
-            return "the machine's own"
-        return super().ensure()
+        return process.accepts(VIRTLOGD_SOCKET)
 
 
-class Libvirtd(process.Daemon):
-    """libvirtd; the machine's own is used as it is."""
+class Libvirtd(_MachineDaemon):
+    """libvirtd, with a /dev/kvm that does not slow it down."""
 
-    def __init__(self, conf: settings.Settings) -> None:
-        super().__init__(conf, 'libvirtd')
+    name = 'libvirtd'
 
     def argv(self) -> list[str]:
         words = ['/usr/sbin/libvirtd', '--config', str(self._config),
@@ -217,23 +196,17 @@ class Libvirtd(process.Daemon):
         return True
 
     def ensure(self) -> str:
-        if self.record() is None and self.ready():
-            return "the machine's own"
         note = super().ensure()
-        return f'{note} {KVM_NOTE}'.strip() if self._is_slow else note
-
-
-def _answers(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as client:
-        try:
-            client.connect(path)
-        except OSError:
-            return False
-    return True
+        used = self._is_slow and self.record() is not None
+        return f'{note} {KVM_NOTE}'.strip() if used else note
 
 
 class WsgiService(process.Daemon):
-    """An API service under uWSGI."""
+    """An API service under uWSGI.
+
+    :param module: of the WSGI application
+    :param files: its configuration, in its directory
+    """
 
     def __init__(self, conf: settings.Settings, name: str, module: str,
                  env: dict[str, str], files: tuple[str, ...],
@@ -245,10 +218,9 @@ class WsgiService(process.Daemon):
         self._processes = processes
 
     def argv(self) -> list[str]:
-        port = getattr(self.settings.ports, self.name)
         return [
             self.settings.bin('uwsgi'), '--master', '--die-on-term',
-            '--http-socket', f'{settings.ADDRESS}:{port}',
+            '--http-socket', f'{settings.ADDRESS}:{self.port}',
             '--module', f'{self._module}:application', '--need-app',
             '--lazy-apps', '--enable-threads', '--threads', '8',
             '--processes', str(self._processes),
@@ -285,31 +257,23 @@ class WsgiService(process.Daemon):
 
 def wsgi_services(conf: settings.Settings) -> dict[str, WsgiService]:
     """Return the five API services, by name."""
-    def folder(name: str) -> str:
-        return str(conf.etc / name)
-
+    etc = conf.etc
     listed = [
-        WsgiService(
-            conf, 'keystone', 'keystone.wsgi.api',
-            {'OS_KEYSTONE_CONFIG_FILES':
-                folder('keystone/keystone.conf')}, ('keystone.conf',)),
-        WsgiService(
-            conf, 'glance', 'glance.wsgi.api',
-            {'OS_GLANCE_CONFIG_DIR': folder('glance')},
+        WsgiService(conf, 'keystone', 'keystone.wsgi.api', {
+            'OS_KEYSTONE_CONFIG_FILES': f'{etc}/keystone/keystone.conf'},
+            ('keystone.conf',)),
+        WsgiService(conf, 'glance', 'glance.wsgi.api', {
+            'OS_GLANCE_CONFIG_DIR': f'{etc}/glance'},
             ('glance-api.conf', 'policy.yaml'), processes=2),
-        WsgiService(
-            conf, 'placement', 'placement.wsgi.api',
-            {'OS_PLACEMENT_CONFIG_DIR': folder('placement')},
+        WsgiService(conf, 'placement', 'placement.wsgi.api', {
+            'OS_PLACEMENT_CONFIG_DIR': f'{etc}/placement'},
             ('placement.conf',)),
-        WsgiService(
-            conf, 'neutron', 'neutron.wsgi.api',
-            {'OS_NEUTRON_CONFIG_DIR': folder('neutron'),
-             'OS_NEUTRON_CONFIG_FILES': 'neutron.conf'},
-            ('neutron.conf',)),
-        WsgiService(
-            conf, 'nova', 'nova.wsgi.osapi_compute',
-            {'OS_NOVA_CONFIG_DIR': folder('nova'),
-             'OS_NOVA_CONFIG_FILES': 'api-paste.ini;nova.conf'},
+        WsgiService(conf, 'neutron', 'neutron.wsgi.api', {
+            'OS_NEUTRON_CONFIG_DIR': f'{etc}/neutron',
+            'OS_NEUTRON_CONFIG_FILES': 'neutron.conf'}, ('neutron.conf',)),
+        WsgiService(conf, 'nova', 'nova.wsgi.osapi_compute', {
+            'OS_NOVA_CONFIG_DIR': f'{etc}/nova',
+            'OS_NOVA_CONFIG_FILES': 'api-paste.ini;nova.conf'},
             ('nova.conf',))]
     return {service.name: service for service in listed}
 

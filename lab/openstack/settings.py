@@ -64,50 +64,27 @@ class Ports:
     proxy: int = 29293
 
 
-@dataclasses.dataclass(frozen=True)
 class Settings:
-    """Paths, ports and accounts of one lab."""
+    """Paths, ports and accounts of one lab.
 
-    root: pathlib.Path
-    checkout: pathlib.Path
-    password: str
-    ports: Ports = Ports()
+    :param password: of all accounts
+    """
 
-    @property
-    def logs(self) -> pathlib.Path:
-        return self.root / 'logs'
-
-    @property
-    def etc(self) -> pathlib.Path:
-        return self.root / 'etc'
-
-    @property
-    def state(self) -> pathlib.Path:
-        """Pid files, and stamps of finished steps."""
-        return self.root / 'state'
-
-    @property
-    def venv(self) -> pathlib.Path:
-        return self.root / 'venv'
-
-    @property
-    def nova(self) -> pathlib.Path:
-        return self.root / 'nova'
-
-    @property
-    def instances(self) -> pathlib.Path:
-        """Short, for the unix sockets in it: a path has at most 107 bytes."""
-        return self.root / 'instances'
-
-    @property
-    def ceph_conf(self) -> pathlib.Path:
-        """The cluster is in its directory; without it there is none."""
-        return self.root / 'ceph/ceph.conf'
-
-    @property
-    def snapshots(self) -> pathlib.Path:
-        """Nova's default of [libvirt] snapshots_directory."""
-        return self.instances / 'snapshots'
+    def __init__(self, root: pathlib.Path, checkout: pathlib.Path,
+                 password: str, ports: Ports = Ports()) -> None:
+        self.root, self.checkout = root, checkout
+        self.password, self.ports = password, ports
+        self.logs = root / 'logs'
+        self.etc = root / 'etc'
+        #: Pid files, and stamps of finished steps.
+        self.state = root / 'state'
+        self.venv = root / 'venv'
+        self.nova = root / 'nova'
+        self.instances = root / 'instances'
+        #: Nova's default of [libvirt] snapshots_directory.
+        self.snapshots = self.instances / 'snapshots'
+        #: The cluster is in its directory; without it there is none.
+        self.ceph_conf = root / 'ceph/ceph.conf'
 
     def bin(self, name: str) -> str:
         """Return the path of a command in the virtual environment."""

@@ -76,7 +76,8 @@ def capture(request: capture_request.Request) -> Iterator[export.Capture]:
     with (workspace.private(place, uid, request.notes.keep),
           _may_end(request) as ahead):
         space.check(place, request.limits)
-        with (scratch.guarded(request, backup.end, ahead), backup):
+        with (scratch.guarded(request, backup.end, ahead) as guard, backup,
+              guard.noted()):
             yield _begin(request, owner, ahead)
 
 

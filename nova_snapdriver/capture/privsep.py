@@ -109,7 +109,7 @@ def _require_made_by(found: os.stat_result, uid: int, path: str) -> None:
     if (kind not in (stat.S_IFSOCK, stat.S_IFREG) or found.st_uid != uid or
             found.st_nlink != 1):
         raise exception.DiskUnusable(
-            reason='%s is no file of user %d: somebody has exchanged it' %
+            reason='%s is no file of user %d: it has been exchanged' %
                    (path, uid))
 
 

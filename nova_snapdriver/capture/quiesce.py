@@ -178,19 +178,20 @@ def _freeze(guest: snap_guest.Guest, settings: Settings,
     """
     if not settings.has_agent:
         return 'the image has no property hw_qemu_guest_agent=yes'
-    refusal = guest.agent_refusal()
+    refusal = guest.agent_refusal() or _limit_agent(guest, settings)
     if refusal is not None:
         return refusal
     notes.mark(journal.Mark.FROZEN, guest.run_id())
     try:
         faultpoint.reach('freeze.asked')
-        guest.set_agent_timeout(settings.agent_timeout)
         if guest.freeze():
             faultpoint.reach('freeze.done')
             return None
         refusal = 'its agent froze no file system'
     except snap_guest.FreezeUnsupported as ex:
+        # An agent that is frozen already answers the same.
         notes.unmark(journal.Mark.FROZEN)
+        guest.reset_agent_timeout()
         return str(ex)
     except snap_guest.AgentError as ex:
         refusal = str(ex)
@@ -200,6 +201,17 @@ def _freeze(guest: snap_guest.Guest, settings: Settings,
     # An agent that timed out may have frozen the guest nevertheless.
     _thaw_after_failure(guest, settings, notes)
     return refusal
+
+
+def _limit_agent(guest: snap_guest.Guest, settings: Settings) -> str | None:
+    """Limit how long the agent may take; returns why it cannot be used."""
+    try:
+        guest.set_agent_timeout(settings.agent_timeout)
+    except snap_guest.AgentError as ex:
+        # Nothing was asked of it: to thaw now would undo another's freeze.
+        guest.reset_agent_timeout()
+        return str(ex)
+    return None
 
 
 def _alone(
@@ -216,7 +228,7 @@ def _thaw(guest: snap_guest.Guest, settings: Settings,
     """
     try:
         lasted = thaw(guest, settings.agent_timeout)
-    except exception.ThawFailed:
+    except BaseException:
         # The guest is frozen, and libvirt has not even sent the thaw: an agent
         # that hangs does not answer the guest-sync before it.
         notes.keep()
@@ -234,7 +246,8 @@ def _thaw_after_failure(guest: snap_guest.Guest, settings: Settings,
     """
     try:
         _thaw(guest, settings, notes)
-    except exception.ThawFailed as ex:
+    except Exception as ex:
+        # Also the journal's: the first error is the one to see.
         LOG.error('%s', ex, instance=guest.instance)
 
 
@@ -245,6 +258,7 @@ def thaw(guest: snap_guest.Guest, agent_timeout: int) -> bool:
     :returns: whether it was frozen until now, as far as its agent tells; the
         answer to an attempt that timed out is lost
     :raises ThawFailed: the agent failed, or does not answer
+    :raises ThawUnsupported: no other attempt helps
     """
     counts: list[int | None] = []
 
@@ -255,11 +269,14 @@ def thaw(guest: snap_guest.Guest, agent_timeout: int) -> bool:
     try:
         waiting.retry(
             attempt, 'Thawing', guest.instance,
-            errors=(snap_guest.AgentError,), final=(snap_guest.GuestGone,),
+            errors=(snap_guest.AgentError,),
+            final=(snap_guest.GuestGone, snap_guest.FreezeUnsupported),
             attempts=_THAW_ATTEMPTS, pause=_THAW_PAUSE_SECONDS)
         return counts != [0]
     except snap_guest.GuestGone:
         return True
+    except snap_guest.FreezeUnsupported as ex:
+        raise exception.ThawUnsupported(domain=guest.name, reason=ex) from ex
     except snap_guest.AgentError as ex:
         raise exception.ThawFailed(domain=guest.name, reason=ex) from ex
 
@@ -268,6 +285,7 @@ def thaw_alone(guest: snap_guest.Guest, agent_timeout: int) -> None:
     """Thaw the guest, but not in the middle of another capture.
 
     :raises ThawFailed: the agent failed, or does not answer
+    :raises ThawUnsupported: no other attempt helps
     """
     with _alone(guest):
         thaw(guest, agent_timeout)

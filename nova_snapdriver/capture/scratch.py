@@ -24,6 +24,7 @@ import contextlib
 import os
 import threading
 
+from nova import exception as nova_exception
 from oslo_log import log as logging
 from oslo_utils import units
 
@@ -83,6 +84,8 @@ class Guard:
         self._thread.join()
         try:
             self._resume()
+        except nova_exception.InstanceNotFound:
+            pass                        # and nothing is paused
         except Exception as ex:
             self._notes.keep()
             LOG.error('The guest may be paused: %s', ex,
@@ -137,19 +140,40 @@ class Guard:
         self._end_job_and_resume()
 
     def _end_job_and_resume(self) -> None:
-        if self._stopped():
-            # Once the job is gone, nothing else tells that it was the cause.
-            self._notes.mark(journal.Mark.PAUSED, self._guest.run_id())
+        self._note_pause()
         try:
             self._end_job()
         finally:
             self._resume()
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note whether the job has stopped the guest, before the job ends."""
+        try:
+            yield
+        finally:
+            self._note_pause()
+
+    def _note_pause(self) -> None:
+        """Once the job is gone, nothing else tells that it was the cause.
+
+        Never raises: the job has to end, and the guest to go on, also where
+        the journal has no space either.
+        """
+        try:
+            if self._notes.marked(journal.Mark.PAUSED) is None and (
+                    self._stopped()):
+                self._notes.mark(journal.Mark.PAUSED, self._guest.run_id())
+        except Exception as ex:
+            LOG.warning('Cannot note that the guest is paused: %s', ex,
+                        instance=self._guest.instance)
 
     def _stopped(self) -> bool:
         return not self._stopped_before and self._guest.stopped_by_io_error()
 
     def _resume(self) -> None:
         if self._stopped():
+            self._note_pause()          # or it stopped only just now
             self._guest.resume()
             self._notes.unmark(journal.Mark.PAUSED)
             LOG.warning('Resumed the guest, which QEMU had paused for lack of '
@@ -159,7 +183,7 @@ class Guard:
 
 @contextlib.contextmanager
 def guarded(request: capture_request.Request, end_job: Callable[[], None],
-            ahead: readahead.ReadAhead | None = None) -> Iterator[None]:
+            ahead: readahead.ReadAhead | None = None) -> Iterator[Guard]:
     """Guard a capture. The block must end after its job has ended.
 
     :raises ScratchExhausted: the guard ended the job; instead of the error
@@ -169,7 +193,7 @@ def guarded(request: capture_request.Request, end_job: Callable[[], None],
     guard.start()
     try:
         try:
-            yield
+            yield guard
         finally:
             guard.stop()
     except Exception as ex:

@@ -83,7 +83,7 @@ class _Conductor:
 
         def ask() -> None:
             try:
-                if not rpc.initialized():
+                if rpc.TRANSPORT is None:
                     rpc.init(conffiles.CONF)
                 api = conductor_rpcapi.ConductorAPI()
                 found.append(getattr(api, name)(*arguments, **named))

@@ -12,8 +12,8 @@
 
 """The snapshots that this process takes, and what ends them early.
 
-A snapshot is told here that its server is being deleted or that nova-compute
-stops, and whoever tells it waits until it has let go of the disk.
+A deletion of the server, or a stop of nova-compute, ends a snapshot here, and
+waits until it has released the disk.
 """
 
 from collections.abc import Callable

@@ -20,14 +20,20 @@ Nova does not clear.
 """
 
 import datetime
+from typing import Any
 
 from nova import exception as nova_exception
 from oslo_log import log as logging
 
 from nova_snapdriver import database
 from nova_snapdriver.recovery import images
+from nova_snapdriver import waiting
 
 LOG = logging.getLogger(__name__)
+
+# nova-compute waits for it, and Nova itself does not start without a database.
+_ATTEMPTS = 3
+_PAUSE_SECONDS = 1
 
 
 class Orphans:
@@ -48,14 +54,19 @@ class Orphans:
         a request. Never raises: what fails is logged.
         """
         try:
-            for instance in database.begun(self._host):
-                self._instances.add(instance.uuid)
-                self._remove_of(instance.uuid, None)
-                if instance.task_state in database.NOT_CLEARED:
-                    database.clear_task(instance)
+            # Later nobody can tell: Nova clears the task states.
+            begun = waiting.retry(
+                lambda: database.begun(self._host), 'Asking for servers', None,
+                errors=(Exception,), attempts=_ATTEMPTS, pause=_PAUSE_SECONDS)
         except Exception as ex:
             LOG.error('Cannot look for snapshots that had not begun, whose '
                       'images may stay queued: %s', ex)
+            return
+        for instance in begun:
+            self._instances.add(instance.uuid)
+            self._remove_of(instance.uuid, None)
+            if instance.task_state in database.NOT_CLEARED:
+                _clear_task(instance)
 
     def remove(self) -> bool:
         """Remove what :meth:`find` could not, as Glance was away.
@@ -79,6 +90,14 @@ class Orphans:
                       'tried again: %(error)s', {'uuid': uuid, 'error': ex})
             return
         self._instances.discard(uuid)
+
+
+def _clear_task(instance: Any) -> None:
+    try:
+        database.clear_task(instance)
+    except Exception as ex:
+        LOG.error('The task state that a snapshot has left cannot be cleared: '
+                  '%s', ex, instance=instance)
 
 
 def _has_no_task(uuid: str) -> bool:

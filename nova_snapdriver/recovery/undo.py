@@ -54,6 +54,9 @@ _EXPECTED = (nova_exception.NovaException, libvirt.libvirtError, OSError)
 _AGENT_SECONDS = 15
 _AGENT_POLL_SECONDS = 0.5
 
+# In the place of a run: the guest was saved by hand, and the freeze with it.
+_SAVED = 'saved'
+
 _Step = Callable[[], list[str]]
 
 
@@ -109,9 +112,6 @@ class Recovery:
         for record in entries.abandoned():
             with contextlib.closing(record):
                 outcome = self._undo(record)
-                # Nothing else removes it: no Ctrl-C, no end of the process.
-                if not outcome.failed and not self._dry_run:
-                    record.remove()
             _log(outcome)
             outcomes.append(outcome)
         return outcomes
@@ -120,7 +120,8 @@ class Recovery:
         undoing = _Undoing(record, self._tools, self._dry_run)
         done: list[str] = []
         failed: list[str] = []
-        for step in undoing.steps():
+
+        def attempt(step: _Step) -> None:
             try:
                 done.extend(step())
             except _EXPECTED as ex:
@@ -128,9 +129,14 @@ class Recovery:
             except Exception as ex:
                 LOG.exception('Recovery of image %s', record.entry.image)
                 failed.append(repr(ex))
-        return Outcome(
-            record.entry, _path(record), tuple(done), tuple(failed),
-            any(record.marked(mark) is not None for mark in journal.Mark))
+
+        for step in undoing.steps():
+            attempt(step)
+        path, waits = _path(record), undoing.guest_waits()
+        # Nothing else removes the entry: no Ctrl-C, no end of the process.
+        if not failed and not self._dry_run:
+            attempt(undoing.remove_entry)
+        return Outcome(record.entry, path, tuple(done), tuple(failed), waits)
 
 
 class _Undoing:
@@ -142,8 +148,6 @@ class _Undoing:
         self._entry = record.entry
         self._tools = tools
         self._dry_run = dry_run
-        # If so, a freeze goes on in another QEMU, from the saved memory.
-        self._suspended = self._marked(journal.Mark.SUSPENDED)
 
     def steps(self) -> tuple[_Step, ...]:
         """In order: a guest is started before it is thawed."""
@@ -151,21 +155,33 @@ class _Undoing:
                 self._end_copy, self._thaw_guest, self._remove_files,
                 self._remove_image, self._remove_copy)
 
+    def remove_entry(self) -> list[str]:
+        """After all steps."""
+        self._record.remove()
+        return []
+
+    def guest_waits(self) -> bool:
+        """Whether the guest is not yet what it was before. Never raises."""
+        try:
+            return any(self._marked(mark) for mark in journal.Mark)
+        except exception.JournalUnusable:
+            return True
+
     # The guest, as the snapshot left it
 
     def _start_guest(self) -> list[str]:
         """Start the guest that the snapshot has suspended."""
-        if not self._suspended:
+        if not self._marked(journal.Mark.SUSPENDED):
             return []
         guest = self._defined()
         if guest is None:
             return self._leave(journal.Mark.SUSPENDED, 'it has no domain')
         if guest.exists() and not guest.is_being_saved():
             # Started by hand, or never saved.
-            self._unless_dry(self._record.unmark, journal.Mark.SUSPENDED)
+            self._unless_dry(self._note_running, guest)
             return []
-        refusal = database.why_not_running(self._entry.instance,
-                                           self._entry.host)
+        refusal = database.why_not_running(
+            self._entry.instance, self._entry.host, paused=True)
         if refusal is not None:
             return self._leave(journal.Mark.SUSPENDED, refusal)
         if self._dry_run:
@@ -179,13 +195,18 @@ class _Undoing:
             left.extend(self._tools.launch(self._entry.instance, guest))
 
         started = suspend.bring_back(guest, launch)
-        # Never again: who suspends it from now on has a reason.
-        self._record.unmark(journal.Mark.SUSPENDED)
-        if self._marked(journal.Mark.FROZEN) and guest.exists():
-            self._record.mark(journal.Mark.FROZEN, guest.run_id())
+        self._note_running(guest)
         if not started:
             return []
         return ['started the guest from its saved memory', *left]
+
+    def _note_running(self, guest: snap_guest.Guest) -> None:
+        """Note that the guest is not to be started any more."""
+        if self._marked(journal.Mark.FROZEN) and guest.exists():
+            # First: its freeze goes on in this QEMU, from the saved memory.
+            self._record.mark(journal.Mark.FROZEN, guest.run_id())
+        # Who suspends it from now on has a reason.
+        self._record.unmark(journal.Mark.SUSPENDED)
 
     def _end_job(self) -> list[str]:
         guest = self._guest()
@@ -209,8 +230,8 @@ class _Undoing:
         if guest is None or not guest.stopped_by_io_error():
             self._unless_dry(self._record.unmark, journal.Mark.PAUSED)
             return []
-        refusal = database.why_not_running(self._entry.instance,
-                                           self._entry.host)
+        refusal = database.why_not_running(
+            self._entry.instance, self._entry.host, paused=False)
         if refusal is not None:
             return self._leave(journal.Mark.PAUSED, refusal)
         self._unless_dry(guest.resume)
@@ -233,17 +254,30 @@ class _Undoing:
         if (not self._marked(journal.Mark.FROZEN) or
                 self._marked(journal.Mark.SUSPENDED)):
             return []                   # or it is not started yet
-        guest = (self._guest() if self._suspended
-                 else self._same_run(journal.Mark.FROZEN))
-        if guest is None:
-            return self._leave(journal.Mark.FROZEN,
-                               'the QEMU that was frozen has ended')
         refusal = self._why_not_here()
         if refusal is not None:
             return self._leave(journal.Mark.FROZEN, refusal)
+        guest = self._same_run(journal.Mark.FROZEN)
+        if guest is None:
+            return self._leave_frozen_run()
         if self._dry_run:
             return ['would thaw the guest']
         return self._thaw(guest)
+
+    def _leave_frozen_run(self) -> list[str]:
+        """The QEMU that was frozen has ended; but a save keeps the freeze.
+
+        :raises ThawFailed: it is saved, and to be thawed once it runs again
+        """
+        guest = self._defined()
+        if guest is None or guest.exists() or not guest.is_saved():
+            return self._leave(journal.Mark.FROZEN,
+                               'the QEMU that was frozen has ended')
+        if self._dry_run:
+            return ['would thaw the guest once it is resumed']
+        self._record.mark(journal.Mark.FROZEN, _SAVED)
+        raise exception.ThawFailed(domain=guest.name,
+                                   reason='the guest is suspended')
 
     def _thaw(self, guest: snap_guest.Guest) -> list[str]:
         if not waiting.wait_until(lambda: guest.agent_refusal() is None,
@@ -252,7 +286,7 @@ class _Undoing:
                                        reason=guest.agent_refusal())
         try:
             quiesce.thaw_alone(guest, self._tools.agent_timeout)
-        except snap_guest.FreezeUnsupported as ex:
+        except exception.ThawUnsupported as ex:
             return self._leave(journal.Mark.FROZEN, str(ex))
         self._record.unmark(journal.Mark.FROZEN)
         return ['thawed the guest']
@@ -260,7 +294,7 @@ class _Undoing:
     def _why_not_here(self) -> str | None:
         """Why this host must not touch the guest; none if it may.
 
-        A freeze of ours is undone without the database, too.
+        The freeze of a snapshot is undone without the database, too.
         """
         try:
             return database.why_not_here(self._entry.instance,
@@ -281,7 +315,8 @@ class _Undoing:
     def _same_run(self, mark: journal.Mark) -> snap_guest.Guest | None:
         """The domain, if the QEMU that was marked still runs it."""
         guest = self._guest()
-        if guest is None or guest.run_id() != self._record.marked(mark):
+        if guest is None or self._record.marked(mark) not in (
+                guest.run_id(), _SAVED):
             return None
         return guest
 
@@ -307,8 +342,10 @@ class _Undoing:
         if not workspace.is_one(path):
             raise exception.JournalUnusable(
                 reason='%s is no directory of a snapshot' % path)
-        if not os.path.isdir(path):
-            return []
+        try:
+            os.lstat(path)
+        except FileNotFoundError:
+            return []                   # any other error says nothing of it
         self._unless_dry(shutil.rmtree, path)
         return ['removed %s' % path]
 
@@ -316,7 +353,11 @@ class _Undoing:
         if self._dry_run:
             return ['would delete image %s, if it is unfinished' %
                     self._entry.image]
+        if self._record.gone:
+            return []
         if images.delete_unfinished(self._record):
+            # Glance's "not found" may say nothing to us the next time.
+            self._record.note_gone()
             return ['deleted image %s' % self._entry.image]
         return []
 
@@ -337,7 +378,8 @@ class _Undoing:
         driver = rbd_utils.RBDDriver()
         done = []
         # First: while it is not flattened, Ceph keeps the snapshot.
-        if planned.clone and not images.exists(self._entry):
+        if planned.clone and (self._record.gone or
+                              not images.exists(self._entry)):
             done += direct.remove_clone(driver, planned.clone)
         for url in planned.snapshots:
             done += rbd.remove(driver, url)

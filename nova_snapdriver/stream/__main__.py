@@ -15,10 +15,11 @@
 ``python -m nova_snapdriver.stream --socket PATH --export NAME --format F``
 
 The image leaves on standard output. Standard error carries one JSON object a
-line: ``{"event": "layout", …}`` before the first byte, and at the end one of
-``{"event": "done", …}``, ``{"event": "outgrown", …}`` (the image needs more
-room than was predicted) and ``{"event": "error", …}``. An image is whole only
-if the process said done and ended with status 0.
+line: ``{"event": "alive"}`` every few seconds, ``{"event": "layout", …}``
+before the first byte, and at the end one of ``{"event": "done", …}``,
+``{"event": "outgrown", …}`` (the image needs more room than was predicted) and
+``{"event": "error", …}``. An image is whole only if the process said done and
+ended with status 0.
 
 With ``--spool``, from the moment when standard input is readable, the export
 is read at its own speed: what standard output does not take is kept in a file.
@@ -33,6 +34,7 @@ import threading
 
 from nova_snapdriver.stream import arguments as stream_arguments
 from nova_snapdriver.stream import choice
+from nova_snapdriver.stream import heartbeat
 from nova_snapdriver.stream import nbd
 from nova_snapdriver.stream import packed
 from nova_snapdriver.stream import pipeline
@@ -48,6 +50,9 @@ _OPEN_FILES = 64
 # By default a thread reserves 8 MiB; no thread here nests deep.
 _STACK_BYTES = 512 * units.Ki
 
+# The thread of the heartbeat says something, too.
+_saying = threading.Lock()
+
 
 def _limit_self() -> None:
     for what, limit in ((resource.RLIMIT_AS, _ADDRESS_SPACE),
@@ -60,7 +65,9 @@ def _limit_self() -> None:
 
 
 def _say(event: str, **values: object) -> None:
-    print(json.dumps({'event': event, **values}), file=sys.stderr, flush=True)
+    line = json.dumps({'event': event, **values})
+    with _saying:
+        print(line, file=sys.stderr, flush=True)
 
 
 def _outlet(arguments: stream_arguments.Arguments) -> readahead.Outlet | None:
@@ -114,6 +121,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = stream_arguments.parse(argv)
     _limit_self()
     threading.stack_size(_STACK_BYTES)
+    heartbeat.begin(_say, sys.stdout.fileno(), sys.stderr.fileno())
     try:
         _stream(arguments)
     except packed.Outgrown as ex:

@@ -89,6 +89,8 @@ class Client:
             self.size: int = self._handle.get_size()
             self._mapped: bool = self._handle.can_meta_context(CONTEXT)
             read_only: bool = self._handle.is_read_only()
+            # 0 where the server advertises none.
+            largest: int = self._handle.get_block_size(nbd.SIZE_MAXIMUM)
         except nbd.Error as ex:
             raise ExportError('cannot open export %r at %s: %s' % (
                 name, socket, ex.string or 'the server breaks the protocol'
@@ -98,6 +100,8 @@ class Client:
         if self.size > MAX_SIZE:
             raise ExportError('export %r at %s has %d bytes, and %d is the '
                               'most' % (name, socket, self.size, MAX_SIZE))
+        # A power of two, or a multiple of what requests are aligned to.
+        self._largest = largest or self.size or 1
 
     def _connect(self, socket: str, name: str) -> None:
         # Zeroing each buffer before it is read into is a whole pass over the
@@ -195,6 +199,14 @@ class Client:
         :param done: called with 0, or with the errno of the read
         :raises ExportError: the request cannot be sent
         """
+        step = self._largest
+        if len(buffer) > step:
+            done = _gathered(-(-len(buffer) // step), done)
+        for at in range(0, len(buffer), step):
+            self._read(buffer[at:at + step], offset + at, done)
+
+    def _read(self, buffer: memoryview, offset: int,
+              done: Callable[[int], None]) -> None:
         # libnbd 1.14 accepts a reply with a part of the range alone, and the
         # rest of the buffer still holds what was read into it before.
         pieces: list[tuple[int, int]] = []
@@ -231,6 +243,19 @@ class Client:
                               ex.string) from ex
         if time.monotonic() - self._moved >= self._stall_seconds:
             raise self._stalled()
+
+
+def _gathered(count: int, done: Callable[[int], None]
+              ) -> Callable[[int], None]:
+    """What to call for each part of a read, to call ``done`` for the last."""
+    errors: list[int] = []
+
+    def one(error: int) -> None:
+        errors.append(error)
+        if len(errors) == count:
+            done(next(filter(None, errors), 0))
+
+    return one
 
 
 def _cover(pieces: list[tuple[int, int]], offset: int, length: int) -> bool:

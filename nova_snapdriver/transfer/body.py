@@ -63,6 +63,8 @@ class ImageBody:
         self._outgrown = 0
         self._open = contextlib.ExitStack()
         self.digest: str | None = None
+        #: Whether an iteration has come to its end.
+        self.whole = False
 
     def __enter__(self) -> Self:
         """:raises StreamFailed: the stream process cannot be started"""
@@ -97,6 +99,19 @@ class ImageBody:
             raise exception.StreamFailed(
                 reason='the image has %d bytes, and had %d when it was first '
                        'laid out' % (self._ready.length, self.length))
+
+    @property
+    def image_format(self) -> str:
+        return self._request.image_format
+
+    def head(self, size: int) -> bytes:
+        """The first bytes of the image, which the next iteration gives, too.
+
+        :raises StreamFailed: the image cannot be laid out or read
+        """
+        self.prepare()
+        assert self._ready is not None
+        return self._ready.head(size)
 
     @property
     def length(self) -> int:
@@ -136,6 +151,7 @@ class ImageBody:
     def _finish(self, stream: process.StreamProcess) -> None:
         self._request = stream.again
         self.digest = stream.digest
+        self.whole = True
         if self._finished is not None:
             self._finished(self.length, self.digest)
 

@@ -14,8 +14,10 @@
 
 from collections.abc import Callable
 import dataclasses
+import email.utils
 import itertools
 import json
+import math
 import re
 import time
 from typing import Any
@@ -32,15 +34,26 @@ from nova_snapdriver import exception
 from nova_snapdriver.transfer import body as image_body
 from nova_snapdriver.transfer import connections
 from nova_snapdriver.transfer import destination
+from nova_snapdriver.transfer import safety
 from nova_snapdriver.transfer import verify as snap_verify
 
 LOG = logging.getLogger(__name__)
 
 _RETRY_PAUSE_SECONDS = 1
 
+# The most that a Retry-After is honoured with: the disk is captured meanwhile.
+_MAX_PAUSE_SECONDS = 60
+
 # Glance notices a broken upload when its web server does (uWSGI and its
 # proxies take seconds to a minute), and then sets the image back to queued.
 _SETTLE_SECONDS = 120
+
+# How long Glance may store an image that it has received in whole. A store of
+# objects copies it once more at the end.
+_COMMIT_SECONDS = 3600
+
+# How long the database of Glance may show an image as it was before.
+_LAG_SECONDS = 10
 
 # Time-out of the question whether the image exists: Glance may be stuck.
 _ASK_SECONDS = 3
@@ -63,15 +76,19 @@ class Settings:
 
 
 class _Refused(Exception):
-    """Glance answered an upload with an error."""
+    """Glance answered an upload with an error.
 
-    def __init__(self, status: int, message: str) -> None:
+    :param pause: seconds until another attempt makes sense
+    """
+
+    def __init__(self, status: int, message: str, pause: int) -> None:
         super().__init__('Glance answered %d: %s' % (status, message))
         self.status = status
+        self.pause = pause
 
 
 # Worth another attempt: there is no whole answer, or one that says "later".
-_TRANSIENT_STATUS = frozenset((502, 503, 504))
+_TRANSIENT_STATUS = frozenset((408, 429, 502, 503, 504))
 _NOVA_ERRORS: dict[int, type[Exception]] = {
     401: nova_exception.ImageNotAuthorized,
     403: nova_exception.ImageNotAuthorized,
@@ -98,6 +115,8 @@ class Image(destination.Destination):
         self._connections = connections.Connections()
         self._cancelled = False
         self.id = image_id
+        #: Glance has deleted it for us.
+        self.gone = False
 
     def describe(self, metadata: dict[str, Any]) -> None:
         """Set metadata; attributes that are not among it stay as they are.
@@ -128,11 +147,14 @@ class Image(destination.Destination):
         :raises nova.exception.ImageNotFound: the image was deleted
         :raises nova.exception.ImageNotAuthorized: Glance refuses the token
         :raises nova.exception.ImageQuotaExceeded: no room for it
+        :raises ImageRefused: Glance would refuse it, and got nothing
         :raises UploadFailed: anything else
         :raises StreamFailed: the disk cannot be read
         """
         def attempt(server: str) -> None:
             body.prepare()
+            if body.image_format == 'raw':
+                safety.check_raw(body.head(safety.SECTOR_BYTES))
             self._request(server, 'PUT', '/v2/images/%s/file' % self.id, body,
                           {'Content-Type': 'application/octet-stream',
                            'x-openstack-image-size': str(len(body))})
@@ -141,7 +163,7 @@ class Image(destination.Destination):
             attempt,
             # If Glance took all of it and only its answer was lost, the
             # verification decides.
-            lambda server: self._settled(server) == 'active')
+            lambda server: self._settled(server, body.whole) == 'active')
 
     def cancel(self) -> None:
         """Make the upload fail, from another thread, and start no other.
@@ -219,25 +241,34 @@ class Image(destination.Destination):
             try:
                 return attempt(server)
             except (_Refused, exception.Outgrown, *_TRANSIENT) as ex:
-                if not self._again(ex, number, server):
+                self._log_failure(ex, number, server)
+                if _is_final(ex, number):
                     raise self._translated(ex) from ex
-            if done(server):
-                return None
-            time.sleep(_RETRY_PAUSE_SECONDS)
+                # Asked after the last attempt, too: its answer may be lost.
+                if not self._cancelled and done(server):
+                    return None
+                if self._cancelled or self._is_last(ex, number):
+                    raise self._translated(ex) from ex
+                pause = getattr(ex, 'pause', _RETRY_PAUSE_SECONDS)
+            self._rest(pause)
 
-    def _again(self, error: Exception, attempt: int, server: str) -> bool:
-        """Log a failed attempt; returns whether to make another."""
+    def _rest(self, seconds: int) -> None:
+        for _ in range(seconds):
+            if not self._cancelled:
+                time.sleep(1)
+
+    def _is_last(self, error: Exception, attempt: int) -> bool:
+        if isinstance(error, exception.Outgrown):
+            return False                # at most two of these
+        return attempt >= self._settings.retries
+
+    def _log_failure(self, error: Exception, attempt: int,
+                     server: str) -> None:
         LOG.warning('Attempt %(attempt)d of %(all)d to send image '
                     '%(image)s to %(server)s failed: %(error)s',
                     {'attempt': attempt + 1, 'image': self.id,
                      'all': 1 + self._settings.retries, 'server': server,
                      'error': error})
-        if isinstance(error, exception.Outgrown):
-            return not self._cancelled      # at most two of these
-        if (isinstance(error, _Refused) and
-                error.status not in _TRANSIENT_STATUS):
-            return False
-        return not self._cancelled and attempt < self._settings.retries
 
     def _request(self, server: str, method: str, url: str,
                  data: object = None,
@@ -251,30 +282,39 @@ class Image(destination.Destination):
             url, method, data=data, raise_exc=False,
             headers=headers or {}, timeout=(self._settings.stall_timeout,) * 2)
         if not response.ok:
-            raise _Refused(response.status_code, _message(response.text))
+            raise _Refused(response.status_code, _message(response.text),
+                           _pause(response.headers.get('Retry-After', '')))
         return response
 
     def _client(self, server: str) -> Any:
         return glance.GlanceClientWrapper(self._context, server).client
 
-    def _settled(self, server: str) -> str:
+    def _settled(self, server: str, whole: bool) -> str:
         """Wait until Glance has noticed that an upload broke off.
 
+        :param whole: all of the image was sent: Glance may still store it,
+            although its gateway did not wait for that
         :returns: the status of the image, queued or active as a rule
         :raises nova.exception.ImageNotFound: the image was deleted
         """
-        deadline = timeutils.StopWatch(_SETTLE_SECONDS).start()
-        status = 'unknown'
-        while (status not in ('queued', 'active') and
-               not self._cancelled and not deadline.expired()):
-            try:
-                status = self._client(server).images.get(self.id)['status']
-            except glance_exc.HTTPNotFound:
-                raise nova_exception.ImageNotFound(image_id=self.id)
-            except (glance_exc.HTTPException, *_TRANSIENT) as ex:
-                LOG.debug('Cannot see image %s yet: %s', self.id, ex)
+        settle = timeutils.StopWatch(_SETTLE_SECONDS).start()
+        commit = timeutils.StopWatch(_COMMIT_SECONDS).start()
+        while True:
+            status = self._status(server)
+            limit = commit if whole and status == 'saving' else settle
+            if (status in ('queued', 'active') or self._cancelled or
+                    limit.expired()):
+                return status
             time.sleep(_RETRY_PAUSE_SECONDS)
-        return status
+
+    def _status(self, server: str) -> str:
+        try:
+            return str(self._client(server).images.get(self.id)['status'])
+        except glance_exc.HTTPNotFound:
+            raise nova_exception.ImageNotFound(image_id=self.id)
+        except (glance_exc.HTTPException, *_TRANSIENT) as ex:
+            LOG.debug('Cannot see image %s yet: %s', self.id, ex)
+            return 'unknown'
 
     def stored(self) -> dict[str, Any]:
         """The image as Glance has it.
@@ -291,7 +331,21 @@ class Image(destination.Destination):
         :raises VerifyFailed: they differ
         :raises nova.exception.ImageNotFound: the image was deleted
         """
-        snap_verify.verify(self.stored(), sent, hashes)
+        snap_verify.verify(self._stored_active(), sent, hashes)
+
+    def _stored_active(self) -> dict[str, Any]:
+        """The image as Glance has it, once it is active.
+
+        Or as it is after some seconds: a read just after the upload may be
+        answered by a node of the database that lags.
+        """
+        lag = timeutils.StopWatch(_LAG_SECONDS).start()
+        while True:
+            found = self.stored()
+            if (found.get('status') == 'active' or self._cancelled or
+                    lag.expired()):
+                return found
+            time.sleep(_RETRY_PAUSE_SECONDS)
 
     def delete(self) -> bool:
         """Delete the image.
@@ -304,6 +358,7 @@ class Image(destination.Destination):
             self._api.delete(self._context, self.id)
         except nova_exception.ImageNotFound:
             return False
+        self.gone = True
         return True
 
     def discard(self) -> bool:
@@ -326,6 +381,18 @@ class Image(destination.Destination):
             translated: Exception = known(image_id=self.id)
             return translated
         return exception.UploadFailed(reason=error)
+
+
+def _is_final(error: Exception, attempt: int) -> bool:
+    """Whether another attempt cannot help.
+
+    A conflict may be with an earlier attempt, of which Glance has more than
+    it has said.
+    """
+    if not isinstance(error, _Refused):
+        return False
+    return not (error.status in _TRANSIENT_STATUS or
+                (error.status == 409 and attempt > 0))
 
 
 def _adapter(http: Any, session: Any) -> adapter.Adapter:
@@ -378,3 +445,22 @@ def _message(text: str) -> str:
     """The text of an error page, without its markup, up to 300 characters."""
     words = re.sub(r'<[^>]*>', ' ', text).split()
     return ' '.join(words)[:_MAX_MESSAGE] or 'no reason given'
+
+
+def _pause(asked: str) -> int:
+    """Seconds until another attempt, by a Retry-After; within bounds.
+
+    :param asked: seconds or a date, as HTTP has them; or anything else
+    """
+    try:
+        seconds = int(asked) if asked.isdigit() else _seconds_until(asked)
+    except ValueError:
+        return _RETRY_PAUSE_SECONDS
+    return min(max(seconds, _RETRY_PAUSE_SECONDS), _MAX_PAUSE_SECONDS)
+
+
+def _seconds_until(date: str) -> int:
+    """:raises ValueError: it is no date"""
+    when = email.utils.parsedate_to_datetime(date)
+    now = timeutils.utcnow(with_timezone=when.tzinfo is not None)
+    return math.ceil(float((when - now).total_seconds()))

@@ -13,12 +13,15 @@
 """Start the stream process and read the image from it."""
 
 from collections.abc import Iterator
+from collections.abc import Sequence
 import contextlib
 import dataclasses
 import fcntl
 import json
 import os
 import pathlib
+import select
+import site
 import subprocess
 import sys
 import types
@@ -39,6 +42,10 @@ LOG = logging.getLogger(__name__)
 CHUNK_SIZE = units.Mi
 _PIPE_SIZE = units.Mi
 _STATUS_BYTES = 64 * units.Ki
+
+# It says every 5 s that it lives. A host that swaps may be slow, and a
+# process that is stopped or frozen says nothing.
+_SILENT_SECONDS = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,13 +138,23 @@ _PACKAGES = str(pathlib.Path(nova_snapdriver.__file__).parent.parent)
 
 def _environment() -> dict[str, str]:
     environment = child.environment()
-    inherited = os.environ.get('PYTHONPATH')
-    environment['PYTHONPATH'] = os.pathsep.join(
-        [_PACKAGES] + ([inherited] if inherited else []))
+    path = [_PACKAGES] if _PACKAGES not in _installed() else []
+    path += filter(None, [os.environ.get('PYTHONPATH')])
+    if path:
+        environment['PYTHONPATH'] = os.pathsep.join(path)
     # By default each thread reserves an arena of 64 MiB, too much for the
     # address space to which the process limits itself.
     environment['MALLOC_ARENA_MAX'] = '2'
     return environment
+
+
+def _installed() -> list[str]:
+    """Where Python looks for packages by itself, after its own library.
+
+    In PYTHONPATH they would come before it, and a backport among them (of
+    typing, of dataclasses) would end the child.
+    """
+    return [*site.getsitepackages(), site.getusersitepackages()]
 
 
 def _pipe(reading: contextlib.ExitStack,
@@ -167,6 +184,17 @@ def _start(request: Request, data: int,
             reason='cannot start the stream process: %s' % ex) from ex
 
 
+def _readable(files: Sequence[int], seconds: float) -> list[int]:
+    """Which files can be read from, or are at their end; none in time."""
+    if not hasattr(select, 'poll'):
+        # eventlet removes it, and has a select() for any descriptor.
+        return select.select(files, [], [], seconds)[0]
+    poller = select.poll()
+    for file in files:
+        poller.register(file, select.POLLIN)
+    return [file for file, _ in poller.poll(seconds * 1000)]
+
+
 class StreamProcess:
     """A running stream process; a context manager that ends it.
 
@@ -180,6 +208,7 @@ class StreamProcess:
     def __init__(self, request: Request) -> None:
         self._request = request
         self._lines = b''
+        self._head = b''
         self._layout: dict[str, Any] | None = None
         self._harder_from: int | None = None
         self.digest: str | None = None
@@ -218,6 +247,19 @@ class StreamProcess:
         """End the process and close its pipes. Idempotent."""
         self._release.close()
 
+    def head(self, size: int) -> bytes:
+        """The image's first bytes, before the first chunk is taken.
+
+        :raises StreamFailed: the image cannot be laid out or read
+        """
+        buffer = memoryview(bytearray(size))
+        while (missing := min(size, self.length) - len(self._head)) > 0:
+            count = self._read(buffer[:missing])
+            if not count:
+                break                   # chunks() knows why
+            self._head += buffer[:count]
+        return self._head
+
     def chunks(self) -> Iterator[memoryview]:
         """The image's bytes, each chunk valid until the next one.
 
@@ -226,14 +268,18 @@ class StreamProcess:
         :raises Outgrown: more room than predicted is needed
         """
         buffer = memoryview(bytearray(CHUNK_SIZE))
-        length, received = self.length, 0
-        while count := os.readv(self._data, [buffer]):
+        length, received = self.length, len(self._head)
+        if self._head:
+            yield memoryview(self._head)
+        while count := self._read(buffer):
             received += count
             if received > length:
-                break
+                raise exception.StreamFailed(
+                    reason='the stream process gives more than the %d bytes '
+                           'that it has laid out' % length)
             yield buffer[:count]
         result = self._event('done')
-        code = self._process.wait()
+        code = self._status_at_end()
         if code or received != length or result['length'] != received:
             raise exception.StreamFailed(
                 reason='the stream process ended with status %d after %d of '
@@ -241,6 +287,35 @@ class StreamProcess:
         LOG.debug('Image streamed: %s', result)
         self.digest = result['digest'] or None
         self._harder_from = result.get('harder_from')
+
+    def _read(self, buffer: memoryview) -> int:
+        """Bytes of the image; 0 at its end."""
+        said = [self._status]
+        while self._data not in self._wait(self._data, *said):
+            # Drained, or a process with much to say would wait for us.
+            if not self._listen():
+                said = []
+        return os.readv(self._data, [buffer])
+
+    def _wait(self, *files: int) -> list[int]:
+        """Wait until one of the pipes can be read from, or is closed.
+
+        :raises StreamFailed: none can, for too long
+        """
+        ready = _readable(files, _SILENT_SECONDS)
+        if not ready:
+            raise exception.StreamFailed(
+                reason='the stream process has given no sign of life for %d '
+                       's. It is stopped or frozen, or the host is out of '
+                       'memory' % _SILENT_SECONDS)
+        return ready
+
+    def _status_at_end(self) -> int:
+        try:
+            return self._process.wait(_SILENT_SECONDS)
+        except subprocess.TimeoutExpired as ex:
+            raise exception.StreamFailed(
+                reason='the stream process does not end') from ex
 
     # Not a cached_property: before Python 3.12 all objects of a class share
     # its lock, and one snapshot would wait for the sample of another.
@@ -288,6 +363,8 @@ class StreamProcess:
             if name == 'outgrown':
                 raise exception.Outgrown(event['place'],
                                          reason=event['message'])
+            if name == 'alive':
+                continue
             noise.append(event.get('message', line))
         raise exception.StreamFailed(
             reason=' '.join(noise[-5:]) or 'the stream process died')
@@ -295,9 +372,14 @@ class StreamProcess:
     def _line(self) -> str | None:
         """The next line of standard error; None at its end."""
         while b'\n' not in self._lines:
-            more = os.read(self._status, _STATUS_BYTES)
-            if not more:
+            self._wait(self._status)
+            if not self._listen():
                 return None
-            self._lines = (self._lines + more)[-_STATUS_BYTES:]
         line, self._lines = self._lines.split(b'\n', 1)
         return line.decode(errors='replace')
+
+    def _listen(self) -> bool:
+        """Read from standard error; returns False at its end."""
+        more = os.read(self._status, _STATUS_BYTES)
+        self._lines = (self._lines + more)[-_STATUS_BYTES:]
+        return bool(more)

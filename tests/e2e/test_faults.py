@@ -17,6 +17,7 @@ import pytest
 from lab.faults import harness
 from lab.faults import kills
 from lab.faults import outside
+from lab.faults import ownership
 
 SEED = 1
 # While nothing is frozen yet, while it is, and in the middle of the upload.
@@ -47,3 +48,10 @@ def test_from_outside(tried, rows, case):
 
 def test_nova_compute_killed_at_three_points(tried, rows):
     kills.Kills(tried).run([kills.Kill('live', point) for point in POINTS])
+
+
+@pytest.mark.parametrize('story', [
+    pytest.param(story, id=story.name.replace(' ', '-'))
+    for story in ownership.listed() if story.quick])
+def test_what_only_nova_knows(tried, rows, story):
+    ownership.Stories(tried).run([story])

@@ -15,6 +15,8 @@
 import hashlib
 import http.server
 import json
+import socket
+import struct
 import threading
 import time
 
@@ -29,16 +31,21 @@ SCHEMA = {
 
 # Bytes that it takes at a time if its rate is limited.
 STEP = 256 * 1024
+REFUSAL = b'<html><body>Refused: no luck today</body>'
 
 
 class FakeGlance(http.server.ThreadingHTTPServer):
     """One image, and a list of what to do to the next uploads.
 
-    ``faults`` holds, for one upload each: a status to answer with, before the
-    body is read or after; 'break' to hang up in the middle; 'lost' to store
+    ``faults`` holds, for one upload each: a status to answer with, or that
+    and a Retry-After; 'break' to hang up in the middle; 'lost' to store
     the image and hang up instead of answering; 'flip' to store another byte;
     'short' to store less; 'nothing' to store nothing and say that all is well;
-    'stall' to stop reading in the middle, and 'mute' at the end, for ever.
+    'stall' to stop reading in the middle, and 'mute' at the end, for ever;
+    ('early', STATUS) to answer in the middle, and reset the connection;
+    ('commit', READS) to answer 504, and store the image when it has been read
+    so many times.
+    ``lag`` is how many reads after an upload still show the image before it.
     ``rate`` limits an upload, in bytes per second; None means unlimited.
     ``location_fault`` is the status for a request that sets a location.
     """
@@ -57,6 +64,8 @@ class FakeGlance(http.server.ThreadingHTTPServer):
         self._released = threading.Event()
         self.algorithm = 'sha512'
         self.uploads = []
+        self.committing = None
+        self.lag = 0
         self.headers = []
         self.deleted = False
         self.location_fault = None
@@ -83,6 +92,18 @@ class FakeGlance(http.server.ThreadingHTTPServer):
         self.stuck.set()
         self._released.wait()
 
+    def read(self):
+        """The image, one read later."""
+        if self.committing is not None:
+            self.committing[0] -= 1
+            if self.committing[0] <= 0:
+                self.store(self.committing[1])
+                self.committing = None
+        if self.lag and self.image['status'] == 'active':
+            self.lag -= 1
+            return dict(self.image, status='saving', size=None)
+        return self.image
+
     def store(self, data):
         self.data = data
         self.image.update(
@@ -96,8 +117,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *args):
         """No noise."""
 
-    def _answer(self, status, body=b'', kind='application/json'):
+    def _answer(self, status, body=b'', kind='application/json', **headers):
         self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         if body:
             self.send_header('Content-Type', kind)
         self.send_header('Content-Length', str(len(body)))
@@ -111,7 +134,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._answer(200, json.dumps(SCHEMA).encode())
         if self.server.deleted:
             return self._answer(404)
-        return self._answer(200, json.dumps(self.server.image).encode())
+        return self._answer(200, json.dumps(self.server.read()).encode())
 
     def do_PATCH(self):
         length = int(self.headers['Content-Length'])
@@ -134,29 +157,55 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_PUT(self):
         self.server.headers.append(dict(self.headers))
-        fault = self.server.faults.pop(0) if self.server.faults else None
         length = int(self.headers['Content-Length'])
-        if fault in ('break', 'stall'):
-            self._read(length // 2)
-            if fault == 'stall':
-                self.server.hang()
+        if self.server.image['status'] != 'queued':
             self.close_connection = True
-            return
+            return self._refuse(409)
+        fault = self.server.faults.pop(0) if self.server.faults else None
+        kind, value = fault if isinstance(fault, tuple) else (fault, None)
+        if kind in ('break', 'stall', 'early'):
+            return self._interrupt(kind, value, length)
         data = self._read(length)
-        if fault == 'mute':
+        if len(data) < length:
+            self.close_connection = True
+            return None
+        if kind == 'mute':
             self.server.hang()
             self.close_connection = True
-            return
+            return None
         self.server.uploads.append(data)
-        if isinstance(fault, int):
-            self._answer(fault, b'<html><body>Refused: no luck today</body>',
-                         'text/html')
-            return
-        self._keep(data, fault)
-        if fault == 'lost':
+        return self._conclude(kind, value, data)
+
+    def _refuse(self, status, **headers):
+        self._answer(status, REFUSAL, 'text/html', **headers)
+
+    def _interrupt(self, kind, status, length):
+        self._read(length // 4)
+        if kind == 'stall':
+            self.server.hang()
+        if kind == 'early':
+            self._refuse(status)
+            # With a body that is not read, and no FIN before that.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                                       struct.pack('ii', 1, 0))
+            self.rfile.close()
+            self.wfile.close()
+            self.connection.close()
+        self.close_connection = True
+
+    def _conclude(self, kind, value, data):
+        if isinstance(kind, int):
+            return self._refuse(kind, **({'Retry-After': value} if value
+                                         else {}))
+        if kind == 'commit':
+            self.server.image['status'] = 'saving'
+            self.server.committing = [value, data]
+            return self._refuse(504)
+        self._keep(data, kind)
+        if kind == 'lost':
             self.close_connection = True
-            return
-        self._answer(204)
+            return None
+        return self._answer(204)
 
     def _read(self, length):
         if not self.server.rate:

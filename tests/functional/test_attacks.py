@@ -94,26 +94,70 @@ def header_of_luks(canary, path):
     path.write_bytes(luks.header())
 
 
-ATTACKS = (qcow2_with_backing_file, qcow2_with_json_backing_name,
-           qcow2_with_data_file, vmdk_that_names_a_file, a_json_name,
-           *map(header_of, ('qcow2', 'vmdk', 'vhdx', 'qed')), header_of_luks)
+# Glance's safety check refuses the first ones for their first sector alone.
+REFUSED = (qcow2_with_backing_file, qcow2_with_json_backing_name,
+           qcow2_with_data_file, header_of('qed'))
+TAKEN = (vmdk_that_names_a_file, a_json_name,
+         *map(header_of, ('qcow2', 'vmdk', 'vhdx')), header_of_luks)
 
 
-@pytest.mark.parametrize('attack', ATTACKS, ids=lambda made: made.__name__)
+@pytest.fixture
+def disk(area):
+    """A raw disk; its guest has written a header to its start."""
+    def write(attack, canary):
+        header, path = area / 'header', area / 'disk'
+        attack(canary, header)
+        path.write_bytes(header.read_bytes()[:DISK_SIZE])
+        os.truncate(path, DISK_SIZE)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize('attack', REFUSED, ids=lambda made: made.__name__)
+def test_raw_disk_that_glance_refuses(attack, snap_driver, glance, area, disk,
+                                      canary, start_domain):
+    """Nothing is sent: Glance would say so after the last byte."""
+    path = disk(attack, canary)
+    before = path.read_bytes()
+    guest = start_domain((path, 'raw'))
+    with pytest.raises(exception.ImageRefused, match='415'):
+        snapshots.Snapshot(snap_driver, guest).take()
+
+    assert glance.headers == [] and glance.data is None
+    assert glance.deleted
+    assert path.read_bytes() == before
+    snapshots.assert_clean(guest, area)
+
+
+@pytest.mark.parametrize('attack', (*REFUSED, *TAKEN),
+                         ids=lambda made: made.__name__)
+def test_qcow2_image_of_a_raw_disk_that_looks_like_another_format(
+        attack, snap_driver, glance, area, disk, canary, conf, start_domain):
+    """As a snapshot can be taken of each of them."""
+    conf('snapshot_image_format', 'qcow2', 'libvirt')
+    path = disk(attack, canary)
+    guest = start_domain((path, 'raw'))
+    snapshots.Snapshot(snap_driver, guest).take()
+
+    image = area / 'image'
+    image.write_bytes(glance.data)
+    assert CANARY not in glance.data
+    domains.run('qemu-img', 'compare', '-U', '-f', 'qcow2', '-F', 'raw',
+                image, path)
+    snapshots.assert_clean(guest, area)
+
+
+@pytest.mark.parametrize('attack', TAKEN, ids=lambda made: made.__name__)
 def test_raw_disk_that_looks_like_another_format(
-        attack, snap_driver, glance, area, canary, start_domain):
+        attack, snap_driver, glance, area, disk, canary, start_domain):
     """The guest has written it to the start of its raw disk."""
-    header = area / 'header'
-    attack(canary, header)
-    disk = area / 'disk'
-    disk.write_bytes(header.read_bytes()[:DISK_SIZE])
-    os.truncate(disk, DISK_SIZE)
-
-    guest = start_domain((disk, 'raw'))
+    path = disk(attack, canary)
+    guest = start_domain((path, 'raw'))
     snapshots.Snapshot(snap_driver, guest).take()
 
     assert glance.image['disk_format'] == 'raw'
-    assert glance.data == disk.read_bytes()
+    assert glance.data == path.read_bytes()
     assert CANARY not in glance.data
     snapshots.assert_clean(guest, area)
 

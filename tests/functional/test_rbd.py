@@ -294,7 +294,7 @@ def test_recovery_after_a_crash(image_there, snap_driver, glance, ceph, disk,
 
     with mock.patch.multiple(
             recovery_images, exists=mock.Mock(return_value=image_there),
-            delete_unfinished=mock.Mock(return_value=True)):
+            delete_unfinished=mock.Mock(return_value=not image_there)):
         outcome, = undo.Recovery(undo.Tools(
             snap_driver._host, mock.Mock(), 5)).run(snap_driver._journal)
     assert outcome.failed == ()
@@ -310,13 +310,13 @@ def test_guest_is_frozen_for_the_snapshot_alone(ceph, disk, guest, conf):
     class Frozen:
         def __enter__(self):
             asked.append('freeze')
-            return direct.export.Consistency.FILESYSTEM
+            return quiesce.Quiesced(direct.export.Consistency.FILESYSTEM)
 
         def __exit__(self, *exc):
             asked.append('thaw')
 
     driver = rbd_utils.RBDDriver()
-    wrapped = direct._Freezing(driver, 'disk', guest.wrapped(), None)
+    wrapped = direct._Freezing(driver, 'disk', guest.wrapped(), None, None)
     with mock.patch.object(quiesce, 'frozen', lambda *arguments: Frozen()):
         with mock.patch.object(rbd_utils.RBDDriver, 'create_snap',
                                lambda *arguments, **named:

@@ -14,12 +14,16 @@
 
 import doctest
 import os
+import signal
+import sys
 import tempfile
+import time
 
 import hypothesis
 from hypothesis import strategies
 import pytest
 
+from lab.attacks import liar
 import nova_snapdriver
 from nova_snapdriver import exception
 from nova_snapdriver.stream import formats
@@ -35,6 +39,7 @@ GIB = 1024 * MIB
 TIB = 1024 * GIB
 CLUSTER = 64 * KIB
 MAX_RESIDENT = 128 * MIB
+ENDED_SECONDS = 15
 
 FORMATS = sorted(formats.FORMATS)
 
@@ -136,6 +141,44 @@ def test_an_iteration_is_always_the_whole_image(tmp_path):
     assert first == second == disk.read_bytes()
 
 
+@pytest.mark.quick
+@pytest.mark.parametrize('image_format', FORMATS)
+@pytest.mark.parametrize('least, most', (
+    ('1', '64K'), ('4K', '64K'), ('64K', '64K'), ('512', '192K'),
+    ('64K', '1M'), ('1', '32M')))
+def test_block_sizes_that_a_server_advertises_are_kept(
+        tmp_path, image_format, least, most):
+    disk, image = tmp_path / 'disk', tmp_path / 'image'
+    images.make_disk(disk, 8 * MIB, [(0, 5 * MIB, 1),
+                                     (7 * MIB + 512, 4 * KIB, 2)])
+    with nbd_servers.nbdkit(
+            '--filter=blocksize-policy', 'file', disk,
+            'blocksize-error-policy=error', 'blocksize-minimum=' + least,
+            'blocksize-preferred=64K',
+            'blocksize-maximum=' + most) as source:
+        images.stream(source, image, image_format)
+    images.assert_same(image, image_format, disk, 'raw')
+
+
+def test_part_of_a_read_that_fails_is_no_image():
+    with nbd_servers.nbdkit(
+            '--filter=blocksize-policy', '--filter=error', 'pattern', '20M',
+            'error-pread-rate=2%', 'blocksize-error-policy=error',
+            'blocksize-maximum=64K') as source:
+        running = process.StreamProcess(images.request(source, 'raw'))
+        with pytest.raises(exception.StreamFailed, match='read at'):
+            consume(running)
+
+
+def test_disk_that_is_no_multiple_of_its_blocks_is_an_error(tmp_path):
+    disk = tmp_path / 'disk'
+    images.make_disk(disk, MIB + 512, [(0, MIB, 1)])
+    with nbd_servers.nbdkit('--filter=blocksize-policy', 'file', disk,
+                            'blocksize-minimum=4K') as source:
+        with pytest.raises(exception.StreamFailed, match='unaligned'):
+            consume(process.StreamProcess(images.request(source, 'raw')))
+
+
 def consume(running):
     with running:
         for _ in running.chunks():
@@ -163,13 +206,13 @@ def test_server_that_dies_is_no_image():
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize('signal', (9, 15, 11))
-def test_process_that_dies_is_no_image(signal):
+@pytest.mark.parametrize('number', (9, 15, 11))
+def test_process_that_dies_is_no_image(number):
     with nbd_servers.nbdkit('pattern', '1G') as source:
         running = process.StreamProcess(images.request(source, 'raw'))
         chunks = running.chunks()
         next(chunks)
-        running._process.send_signal(signal)
+        running._process.send_signal(number)
         with running, pytest.raises(exception.StreamFailed):
             for _ in chunks:
                 pass
@@ -208,6 +251,64 @@ def test_process_ends_when_nobody_reads():
         assert running._process.wait(10) == 1
         running._data = os.open(os.devnull, os.O_RDONLY)
         running.close()
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize('lie', (
+    liar.Lie(greeting=liar.SILENT), liar.Lie(status=lambda _: liar.SILENT)))
+def test_process_ends_when_nova_compute_dies(tmp_path, lie):
+    """While it connects, and while it maps: nothing is written yet."""
+    with liar.Server(lie, tmp_path / 'nbd') as server:
+        source = nbd_servers.export.Export(str(server.path), '')
+        running = process.StreamProcess(images.request(source, 'raw'))
+        time.sleep(2)                   # until it waits for the server
+        assert running._process.poll() is None
+        for pipe in (running._data, running._status):
+            null = os.open(os.devnull, os.O_RDONLY)
+            os.dup2(null, pipe, inheritable=False)
+            os.close(null)
+        assert running._process.wait(ENDED_SECONDS) == 1
+        running.close()
+
+
+@pytest.mark.quick
+def test_process_that_is_stopped_is_no_image(monkeypatch):
+    monkeypatch.setattr(process, '_SILENT_SECONDS', 1)
+    with nbd_servers.nbdkit('pattern', '1G') as source:
+        running = process.StreamProcess(images.request(source, 'raw'))
+        chunks = running.chunks()
+        next(chunks)
+        running._process.send_signal(signal.SIGSTOP)
+        with running, pytest.raises(exception.StreamFailed,
+                                    match='no sign of life'):
+            for _ in chunks:
+                pass
+
+
+# Runs the stream process, one of whose threads runs out of memory.
+OUT_OF_MEMORY = """
+import sys
+from nova_snapdriver.stream import __main__ as stream
+from nova_snapdriver.stream import pipeline, readahead
+def fail(*args):
+    raise MemoryError('no room')
+%s = fail
+sys.exit(stream.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize('place', ('pipeline.Writer._write_all',
+                                   'pipeline.Writer._run'))
+def test_thread_that_runs_out_of_memory_is_no_image(place, monkeypatch):
+    monkeypatch.setattr(process.Request, 'command', lambda request: [
+        sys.executable, '-P', '-c', OUT_OF_MEMORY % place,
+        '--socket', request.source.socket, '--format', 'raw'])
+    with nbd_servers.nbdkit('pattern', '1G') as source:
+        began = time.monotonic()
+        with pytest.raises(exception.StreamFailed, match='no room'):
+            consume(process.StreamProcess(images.request(source, 'raw')))
+        assert time.monotonic() - began < ENDED_SECONDS
 
 
 def test_close_ends_a_process_in_the_middle():

@@ -10,9 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-import importlib.util
 import logging
+import os
+import pathlib
 import shutil
+import tempfile
 from unittest import mock
 
 import pytest
@@ -24,6 +26,25 @@ WITH_BACKUP = ("<domainCapabilities><features><backup supported='yes'/>"
 WITHOUT = '<domainCapabilities><features/></domainCapabilities>'
 
 
+GOOD = """
+class Buffer:
+    from_buffer = None
+class NBD:
+    def get_version(self):
+        return '1.14.2'
+"""
+# In place of libnbd's, by its condition.
+BINDINGS = {
+    True: GOOD,
+    False: 'raise ModuleNotFoundError("No module named nbd")',
+    'old': GOOD.replace('1.14', '1.12'),
+    'without shared buffers': GOOD.replace('from_buffer', 'from_bytearray'),
+    'for another Python': 'raise ImportError("undefined symbol")',
+    'crashing': 'import os; os.abort()',
+    'new': GOOD.replace('1.14.2', '1.22.2-rc1'),
+}
+
+
 def capabilities(libvirt=9000000, qemu=7002022, xml=WITH_BACKUP,
                  binding=True, qemu_nbd='/usr/bin/qemu-nbd'):
     nova_host = mock.Mock()
@@ -31,9 +52,11 @@ def capabilities(libvirt=9000000, qemu=7002022, xml=WITH_BACKUP,
     connection.getLibVersion.return_value = libvirt
     connection.getVersion.return_value = qemu
     connection.getDomainCapabilities.return_value = xml
-    with mock.patch.object(importlib.util, 'find_spec',
-                           return_value=binding or None), \
-            mock.patch.object(shutil, 'which', return_value=qemu_nbd):
+    with (mock.patch.object(shutil, 'which', return_value=qemu_nbd),
+          tempfile.TemporaryDirectory() as path,
+          mock.patch.dict(os.environ, PYTHONPATH=path)):
+        pathlib.Path(path, 'nbd.py').write_text(
+            BINDINGS.get(binding, binding))
         return host.Host(nova_host).capabilities('kvm')
 
 
@@ -67,3 +90,18 @@ def test_what_other_paths_want_is_no_reason_against_live():
     found = capabilities(qemu_nbd=None)
     assert found.missing == ()
     assert 'package qemu-utils' in found.server_missing[0]
+
+
+@pytest.mark.parametrize('binding, words', (
+    ('old', '1.14 or later (package python3-libnbd): this is 1.12.2'),
+    ('without shared buffers', 'from_buffer'),
+    ('for another Python', 'undefined symbol'),
+    ('crashing', 'it crashes')))
+def test_binding_that_is_of_no_use_is_told(binding, words):
+    found = capabilities(binding=binding)
+    assert words in found.missing[0]
+    assert words in found.server_missing[0]
+
+
+def test_binding_of_a_later_release_will_do():
+    assert capabilities(binding='new').missing == ()

@@ -59,3 +59,49 @@ def test_job_that_does_not_end_is_told(guest, caplog):
     with (mock.patch.object(job, '_END_SECONDS', 0),
           pytest.raises(exception.CaptureFailed, match='domjobabort inst')):
         job.BackupJob(guest, SOCKET).end()
+
+
+@pytest.mark.parametrize('error', (
+    exception.CaptureFailed(reason='no answer'), ZeroDivisionError('bug')))
+def test_release_never_raises(error, guest, caplog):
+    """What the snapshot came to, stands; a recovery ends the job."""
+    guest.backup_socket.side_effect = error
+    on_leftover = mock.Mock()
+    with job.BackupJob(guest, SOCKET, on_leftover):
+        pass
+    on_leftover.assert_called_once_with()
+    assert str(error) in caplog.text
+
+
+def test_release_hides_no_error(guest):
+    guest.backup_socket.side_effect = exception.CaptureFailed(reason='no')
+    with pytest.raises(KeyError), job.BackupJob(guest, SOCKET):
+        raise KeyError
+
+
+def test_job_that_has_ended_is_no_leftover(guest):
+    guest.backup_socket.return_value = None
+    with job.BackupJob(guest, SOCKET, pytest.fail):
+        pass
+    guest.abort_job.assert_not_called()
+
+
+def test_block_copy_is_aborted_by_its_disk(guest):
+    guest.copied_disk.side_effect = ['vda', 'vda', None]
+    job.BlockCopy(guest, '/scratch/overlay').end()
+    guest.end_copy.assert_called_once_with('vda')
+
+
+def test_block_copy_of_another_client_is_left_alone(guest):
+    guest.copied_disk.return_value = None
+    job.BlockCopy(guest, '/scratch/overlay').end()
+    guest.end_copy.assert_not_called()
+    guest.copied_disk.assert_called_with('/scratch/overlay')
+
+
+def test_domain_with_another_job_is_refused(guest):
+    guest.has_job.return_value = True
+    with pytest.raises(exception.CaptureFailed, match='another job'):
+        job.refuse_others(guest)
+    guest.has_job.return_value = False
+    job.refuse_others(guest)

@@ -116,6 +116,26 @@ def test_required_without_the_agent_property(frozen):
             raise AssertionError('captured')
 
 
+def test_agent_that_was_not_asked_to_freeze_is_not_asked_to_thaw(
+        guest, frozen, notes):
+    guest.set_agent_timeout.side_effect = snap_guest.AgentError('no answer')
+    with frozen() as quiesced:
+        assert quiesced.consistency is export.Consistency.CRASH
+    guest.thaw.assert_not_called()
+    guest.reset_agent_timeout.assert_called_once_with()
+    assert notes.steps == []
+
+
+def test_freeze_of_another_is_not_thawed(guest, frozen, notes):
+    """The agent refuses to freeze a guest that is frozen."""
+    guest.freeze.side_effect = snap_guest.FreezeUnsupported('frozen state')
+    with frozen() as quiesced:
+        assert quiesced.consistency is export.Consistency.CRASH
+    guest.thaw.assert_not_called()
+    guest.reset_agent_timeout.assert_called_once_with()
+    assert notes.marks == {} and not notes.kept
+
+
 def test_freeze_that_is_interrupted_is_thawed(guest, frozen):
     guest.freeze.side_effect = KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt), frozen():
@@ -175,6 +195,68 @@ def test_an_error_of_the_capture_is_the_one_to_see(guest, frozen):
         with frozen(freeze_timeout=1):
             assert thawed.wait(30)
             raise ZeroDivisionError
+
+
+@pytest.mark.parametrize('error', (
+    snap_guest.AgentError('hangs'), ZeroDivisionError))
+def test_the_first_error_is_raised_where_the_thaw_fails_too(error, guest,
+                                                            frozen, notes):
+    guest.thaw.side_effect = error
+    with pytest.raises(KeyError), frozen():
+        raise KeyError
+    assert notes.kept and FROZEN in notes.marks
+
+
+def test_the_first_error_is_raised_where_the_journal_fails_too(guest, frozen,
+                                                               notes):
+    notes.unmark = mock.Mock(
+        side_effect=exception.JournalUnusable(reason='full'))
+    with pytest.raises(KeyError), frozen():
+        raise KeyError
+    guest.thaw.assert_called_once_with()
+
+
+def test_freeze_that_had_lapsed_is_no_freeze(guest, frozen, notes):
+    guest.thaw.return_value = 0
+    with frozen() as quiesced:
+        pass
+    assert quiesced.consistency is export.Consistency.CRASH
+    assert notes.marks == {} and not notes.kept
+
+
+def test_freeze_that_had_lapsed_is_an_error_where_it_is_required(guest,
+                                                                 frozen):
+    guest.thaw.return_value = 0
+    with pytest.raises(exception.QuiesceFailed, match='before the thaw'):
+        with frozen(required=True):
+            pass
+
+
+@pytest.mark.parametrize('outcomes', (
+    [None], [snap_guest.AgentError('late'), 0], [snap_guest.AgentError, None]))
+def test_answer_that_was_lost_is_no_lapse(outcomes, guest, frozen):
+    guest.thaw.side_effect = outcomes
+    with frozen() as quiesced:
+        pass
+    assert quiesced.consistency is export.Consistency.FILESYSTEM
+
+
+def test_freeze_is_noted_before_it_is_asked_for(guest, frozen, notes):
+    guest.freeze.side_effect = lambda: len(notes.marks)
+    guest.thaw.side_effect = lambda: len(notes.marks)
+    with frozen() as quiesced:
+        assert notes.marks == {FROZEN: 'boot 7'}
+    assert quiesced.consistency is export.Consistency.FILESYSTEM
+    assert notes.steps == [(FROZEN, True), (FROZEN, False)]
+
+
+def test_agent_without_a_thaw_is_told_and_asked_once(guest, frozen, notes):
+    guest.thaw.side_effect = snap_guest.FreezeUnsupported('disabled')
+    with pytest.raises(exception.ThawUnsupported, match='guest-fsfreeze-thaw'):
+        with frozen():
+            pass
+    guest.thaw.assert_called_once_with()
+    assert notes.kept
 
 
 def test_guest_that_is_thawed_in_time_is_left_alone(guest, frozen):

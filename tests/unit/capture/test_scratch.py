@@ -110,6 +110,35 @@ def test_guest_that_stopped_in_the_last_moment_goes_on(guarded):
     assert guest.resumed.is_set()
 
 
+def test_pause_is_noted_before_the_job_ends_whatever_ends_it(guarded, notes):
+    guest = StoppingGuest(after=ALL)
+    with guarded(guest, mock.Mock()) as guard:
+        with mock.patch.object(scratch, '_POLL_SECONDS', SECONDS):
+            with guard.noted():
+                guest.after = 0
+            assert notes.marks == {PAUSED: 'boot 7'}
+    assert guest.resumed.is_set() and notes.marks == {}
+
+
+def test_guest_that_cannot_be_resumed_is_left_to_a_recovery(guarded, notes):
+    guest = StoppingGuest(after=ALL)
+    guest.fake.resume.side_effect = exception.CaptureFailed(reason='no')
+    with guarded(guest, mock.Mock()):
+        with mock.patch.object(scratch, '_POLL_SECONDS', SECONDS):
+            guest.after = 0
+    assert notes.kept and notes.marks == {PAUSED: 'boot 7'}
+
+
+def test_journal_without_space_does_not_keep_the_guest(guarded, notes):
+    guest, end_job = StoppingGuest(after=1), mock.Mock()
+    notes.mark = mock.Mock(side_effect=exception.JournalUnusable(reason='no'))
+    with pytest.raises(exception.ScratchExhausted):
+        with guarded(guest, end_job):
+            assert guest.resumed.wait(SECONDS)
+            raise exception.StreamFailed(reason='the export vanished')
+    end_job.assert_called_once_with()
+
+
 def test_guest_that_stood_still_before_is_left_alone(guarded, notes):
     guest, end_job = StoppingGuest(after=0), mock.Mock()
     with guarded(guest, end_job):

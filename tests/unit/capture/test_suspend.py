@@ -23,7 +23,7 @@ from nova_snapdriver import guest as snap_guest
 from nova_snapdriver import journal
 from tests.unit import notes as capture_notes
 
-SUSPENDED = journal.Mark.SUSPENDED
+FROZEN, SUSPENDED = journal.Mark.FROZEN, journal.Mark.SUSPENDED
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +68,12 @@ def test_running_guest_is_left_alone(guest):
     guest.is_being_saved.return_value = False
     assert suspend.bring_back(guest, pytest.fail) is False
     guest.abort_job.assert_not_called()
+
+
+def test_guest_is_not_taken_to_run_where_libvirt_does_not_answer(guest):
+    guest.exists.side_effect = exception.CaptureFailed(reason='no answer')
+    with pytest.raises(exception.CaptureFailed, match='no answer'):
+        suspend.bring_back(guest, pytest.fail)
 
 
 def test_save_that_runs_is_aborted(guest):
@@ -121,3 +127,88 @@ def test_guest_that_was_deleted_is_not_tried_again(guest, power, notes):
     with pytest.raises(nova_exception.InstanceNotFound):
         capture(guest, power, notes)
     assert not notes.kept
+
+
+def test_it_is_noted_before_it_is_done(guest, power, notes):
+    def suspend_it():
+        assert notes.marks == {SUSPENDED: ''}
+
+    power.suspend.side_effect = suspend_it
+    with suspend.suspended(guest, power, notes):
+        assert notes.marks == {SUSPENDED: ''}
+    assert notes.marks == {}
+
+
+def test_guest_that_cannot_be_noted_is_not_suspended(guest, power, notes):
+    notes.mark = mock.Mock(side_effect=exception.JournalUnusable(reason='no'))
+    with pytest.raises(exception.JournalUnusable):
+        capture(guest, power, notes)
+    power.suspend.assert_not_called()
+
+
+def test_freeze_goes_on_in_another_run(guest, power, notes):
+    """That one is noted before the guest counts as started."""
+    notes.mark(FROZEN, 'boot 7')
+    guest.run_id.return_value = 'boot 8'
+    capture(guest, power, notes)
+    assert notes.marks == {FROZEN: 'boot 8'}
+    assert notes.steps[-2:] == [(FROZEN, True), (SUSPENDED, False)]
+
+
+def test_guest_that_is_not_frozen_is_not_noted_as_frozen(guest, power, notes):
+    capture(guest, power, notes)
+    assert FROZEN not in dict(notes.steps)
+
+
+def test_the_first_error_is_raised_where_the_guest_does_not_start_either(
+        guest, power, notes):
+    power.launch.side_effect = nova_exception.NovaException('no memory')
+    with pytest.raises(KeyError), suspend.suspended(guest, power, notes):
+        raise KeyError
+    assert notes.kept
+
+
+@pytest.mark.parametrize('error', (KeyError, KeyboardInterrupt, SystemExit))
+def test_guest_is_resumed_whatever_happens(error, guest, power, notes):
+    with pytest.raises(error), suspend.suspended(guest, power, notes):
+        raise error
+    power.launch.assert_called_once_with()
+    power.attach.assert_called_once_with()
+    assert not notes.kept and notes.marks == {}
+
+
+def test_guest_that_cannot_be_suspended_goes_on(guest, power, notes):
+    guest.exists.return_value = True
+    guest.is_being_saved.return_value = False
+    power.suspend.side_effect = nova_exception.NovaException('busy')
+    with pytest.raises(exception.CaptureFailed, match='busy'):
+        capture(guest, power, notes)
+    power.launch.assert_not_called()
+    assert notes.marks == {} and not notes.kept
+
+
+def test_guest_that_another_client_has_started_is_not_copied(guest, power,
+                                                             notes):
+    guest.exists.return_value = True
+    guest.is_being_saved.return_value = False
+    with (pytest.raises(exception.CaptureFailed, match='started again'),
+          suspend.suspended(guest, power, notes)):
+        pytest.fail('copied')
+
+
+def test_guest_without_all_of_its_devices_is_told(guest, power, notes):
+    power.attach.side_effect = nova_exception.NovaException('vf')
+    with pytest.raises(exception.DevicesMissing, match='hard reboot'):
+        capture(guest, power, notes)
+    assert notes.marks == {}
+
+
+def test_devices_that_a_running_guest_still_has_are_no_error(guest, power,
+                                                             notes):
+    """It was not suspended, and that error is the one to see."""
+    guest.exists.return_value = True
+    guest.is_being_saved.return_value = False
+    power.suspend.side_effect = nova_exception.NovaException('busy')
+    power.attach.side_effect = nova_exception.NovaException('has it')
+    with pytest.raises(exception.CaptureFailed, match='busy'):
+        capture(guest, power, notes)

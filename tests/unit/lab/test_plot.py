@@ -18,7 +18,6 @@ from lab.bench import figures
 from lab.bench import phases
 from lab.bench import plot
 from lab.bench import scaling
-from lab.bench import shapes
 from lab.bench import table
 
 SVG = '{http://www.w3.org/2000/svg}'
@@ -62,7 +61,7 @@ def test_each_phase_has_a_color():
     (10.0, [0, 2, 4, 6, 8, 10]), (0.7, [0.1 * n for n in range(8)]),
     (71.0, [0, 10, 20, 30, 40, 50, 60, 70, 80]), (0.0, [0])])
 def test_ticks(longest, expected):
-    assert shapes.ticks(longest) == pytest.approx(expected)
+    assert plot.ticks(longest) == pytest.approx(expected)
 
 
 def test_curves():

@@ -77,7 +77,9 @@ def test_the_scratch_file_is_not_staged(tmp_path):
 
 
 def test_a_command_is_timed(tmp_path):
-    took = usage.timed(tmp_path / 'log', sys.executable, '-c', 'pass')
+    # Long enough to be looked at once, however fast Python starts.
+    took = usage.timed(tmp_path / 'log', sys.executable, '-c',
+                       'import time; time.sleep(0.5)')
     assert took.memory_peak > 1 << 20
     assert took.seconds > 0
 

@@ -31,10 +31,12 @@ class Server(types.SimpleNamespace):
     """An instance in the database."""
 
     uuid, name, task_state = 'server', 'instance-1', None
-    saves = None
+    error = None
 
     def save(self, expected_task_state):
-        self.saves = (self.task_state, expected_task_state)
+        if self.error is not None:
+            raise self.error
+        self.saved = (self.task_state, expected_task_state)
 
 
 class Glance:
@@ -43,10 +45,11 @@ class Glance:
     def __init__(self):
         self.images = {}
         self.away = False
-        self.filling = set()
+        self.filling, self.deleted = set(), []
 
     def unbegun(self, uuid, before):
-        assert uuid == 'server'
+        if uuid != 'server':
+            return []
         if self.away:
             raise nova_exception.GlanceConnectionFailed(server='g', reason='')
         return [image for image, made in self.images.items()
@@ -57,6 +60,7 @@ class Glance:
         if image in self.filling:
             return False
         del self.images[image]
+        self.deleted.append(image)
         return True
 
 
@@ -115,3 +119,88 @@ def test_an_image_that_gets_its_data_meanwhile_stays(server, glance, left):
     glance.filling.add('image-of-server')
     left.find()
     assert glance.images
+
+
+@pytest.mark.parametrize('state', (
+    task_states.SHELVING_IMAGE_PENDING_UPLOAD,
+    task_states.SHELVING_IMAGE_UPLOADING))
+def test_task_state_that_nova_does_not_clear_is_cleared(state, server, left):
+    server.task_state = state
+    left.find()
+    assert server.saved == (None, [state])
+
+
+@pytest.mark.parametrize('state', (
+    task_states.IMAGE_SNAPSHOT, task_states.IMAGE_UPLOADING,
+    task_states.SHELVING, task_states.IMAGE_BACKUP, None))
+def test_task_state_that_nova_sees_to_is_left(state, server, left):
+    server.task_state = state
+    left.find()
+    assert not hasattr(server, 'saved')
+
+
+def test_server_that_has_another_task_by_now_hides_no_other(server, glance):
+    """Its state is not ours to clear, and the image of the other goes."""
+    moved = Server(uuid='moved', error=(
+        nova_exception.UnexpectedTaskStateError(
+            instance_uuid='moved', expected=['x'], actual=['y'])))
+    moved.task_state = task_states.SHELVING_IMAGE_UPLOADING
+    server.task_state = task_states.IMAGE_SNAPSHOT
+    with (mock.patch('nova.objects.InstanceList.get_by_host',
+                     return_value=[moved, server])):
+        orphans.Orphans('host').find()
+    assert glance.deleted == ['image-of-server']
+
+
+def test_database_that_is_away_for_a_moment_is_asked_again(server, glance):
+    server.task_state = task_states.IMAGE_SNAPSHOT
+    with (mock.patch('time.sleep'),
+          mock.patch('nova.objects.InstanceList.get_by_host',
+                     side_effect=[OSError('away'), [server]])):
+        orphans.Orphans('host').find()
+    assert glance.deleted == ['image-of-server']
+
+
+def test_database_that_is_away_is_no_reason_not_to_start(caplog):
+    with (mock.patch('time.sleep'),
+          mock.patch('nova.objects.InstanceList.get_by_host',
+                     side_effect=OSError('away'))):
+        orphans.Orphans('host').find()
+    assert 'may stay queued: away' in caplog.text
+
+
+@pytest.fixture
+def later(server, glance, left):
+    """Glance was away at the start of nova-compute."""
+    server.task_state = task_states.IMAGE_SNAPSHOT
+    glance.away = True
+    left.find()
+    assert left.remove() is True
+    glance.away, server.task_state = False, None
+    return left
+
+
+def test_image_is_deleted_once_glance_answers(glance, later):
+    assert later.remove() is False
+    assert not glance.images
+
+
+def test_image_of_a_server_with_a_task_may_be_that_tasks(server, glance,
+                                                         later):
+    server.task_state = task_states.IMAGE_SNAPSHOT_PENDING
+    assert later.remove() is True
+    assert glance.images
+
+
+def test_image_that_was_made_after_the_start_stays(glance, later):
+    glance.images['new'] = datetime.datetime.now(datetime.UTC)
+    assert later.remove() is False
+    assert list(glance.images) == ['new']
+
+
+def test_images_of_a_server_that_is_gone_are_deleted(glance, later):
+    with mock.patch('nova.objects.Instance.get_by_uuid',
+                    side_effect=nova_exception.InstanceNotFound(
+                        instance_id='server')):
+        assert later.remove() is False
+    assert not glance.images

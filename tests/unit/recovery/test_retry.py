@@ -19,7 +19,7 @@ import pytest
 
 from nova_snapdriver.recovery import retry
 
-NOTHING, SOMETHING = retry.Left.NOTHING, retry.Left.SOMETHING
+NOTHING, SOMETHING, GUEST = retry.Left
 
 
 @pytest.fixture(autouse=True)
@@ -81,3 +81,22 @@ def test_what_comes_meanwhile_is_seen_to_by_the_same_thread():
     go_on.set()
     runs[0].join(10)
     assert len(runs) == 2 and len(set(runs)) == 1
+
+
+@pytest.mark.parametrize('answer, pauses', (
+    (SOMETHING, [5, 10, 20, 40, 80, 160, 300, 300]),
+    (GUEST, [5, 10, 20, 30, 30, 30, 30, 30])))
+def test_a_guest_does_not_wait_for_long(answer, pauses, no_pauses):
+    attempts = Attempts(*[answer] * 8, NOTHING)
+    retry.Retry(attempts).begin()
+    assert attempts.done.wait(10)
+    found = [call.args[0] for call in no_pauses.mock_calls]
+    assert found[:8] == pauses
+
+
+def test_a_guest_is_looked_at_soon_after_a_long_pause(no_pauses):
+    attempts = Attempts(*[SOMETHING] * 7, GUEST, NOTHING)
+    retry.Retry(attempts).begin()
+    assert attempts.done.wait(10)
+    found = [call.args[0] for call in no_pauses.mock_calls]
+    assert found[7:9] == [300, 30]

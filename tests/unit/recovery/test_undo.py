@@ -10,127 +10,321 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-import dataclasses
+"""The jobs, files and images of an abandoned snapshot, and its entry.
+
+With a real journal, and a database, a libvirt and a Glance that are fakes.
+"""
+
+import contextlib
+import functools
+import os
 from unittest import mock
 
+import libvirt
+from nova.storage import rbd_utils
 import pytest
 
-from nova_snapdriver.capture import job as capture_job
-from nova_snapdriver import database
-from nova_snapdriver import exception
-from nova_snapdriver import guest as snap_guest
+from nova_snapdriver.capture import direct
+from nova_snapdriver.capture import rbd
 from nova_snapdriver import journal
-from nova_snapdriver.recovery import images
 from nova_snapdriver.recovery import undo
 from tests.unit import journal_entry
+from tests.unit.recovery import abandoned
 
-RUN = 'boot 7'
-
-
-@pytest.fixture
-def guest():
-    found = mock.create_autospec(snap_guest.Guest, instance=True)
-    found.name = 'instance-1'
-    found.instance = None
-    found.copied_disk.return_value = None
-    found.exists.return_value = True
-    found.agent_refusal.return_value = None
-    found.stopped_by_io_error.return_value = False
-    found.run_id.return_value = RUN
-    found.thaw.return_value = 1
-    with mock.patch.object(snap_guest, 'Guest', autospec=True,
-                           return_value=found):
-        yield found
+FROZEN, SUSPENDED, PAUSED = journal.Mark
+IMAGE = journal_entry.ENTRY.image
 
 
-@pytest.fixture
-def job():
-    found = mock.create_autospec(capture_job.BackupJob, instance=True)
-    found.runs.return_value = True
-    with mock.patch.object(capture_job, 'BackupJob', autospec=True,
-                           return_value=found):
-        yield found
+# The jobs
 
 
-@pytest.fixture
-def recover(tmp_path):
-    abandoned = journal.Journal(str(tmp_path), journal_entry.HOST)
-    entry = dataclasses.replace(
-        journal_entry.ENTRY, workspace=str(tmp_path / 'snapdriver-01234567'))
-
-    def call(delete_image=None, marks=(journal.Mark.FROZEN,), **changes):
-        with abandoned.begin(dataclasses.replace(entry, **changes)) as record:
-            for mark in marks:
-                record.mark(mark, RUN)
-            record.keep()
-        with (mock.patch.object(
-                images, 'delete_unfinished', delete_image or mock.Mock(
-                    return_value=False)),
-              mock.patch.object(database, 'why_not_here', return_value=None),
-              mock.patch.object(database, 'why_not_running',
-                                return_value=None)):
-            outcome, = undo.Recovery(undo.Tools(
-                mock.Mock(), pytest.fail, agent_timeout=5)).run(abandoned)
-        assert bool(list(tmp_path.iterdir())) == bool(outcome.failed)
-        return outcome
-    return call
+def test_job_is_ended_before_the_thaw(abandon, recover, domain, place):
+    domain.backup = place.socket
+    abandoned.freeze(domain)
+    abandon(FROZEN)
+    assert recover().done == ('ended its backup job', 'thawed the guest')
+    assert domain.backup is None and domain.frozen is None
+    assert domain.calls.index('abortJob') < domain.calls.index('fsThaw')
 
 
-def test_job_is_ended_before_the_thaw(recover, guest, job):
-    outcome = recover()
-    job.end.assert_called_once_with()
-    guest.thaw.assert_called_once_with()
-    guest.resume.assert_not_called()
-    assert outcome.done == ('ended its backup job', 'thawed the guest')
+def test_job_of_another_client_is_left_alone(abandon, recover, domain):
+    domain.backup = '/other/nbd'
+    abandon()
+    assert recover().done == ()
+    assert domain.backup == '/other/nbd'
 
 
-def test_guest_that_our_scratch_has_stopped_goes_on(recover, guest, job):
-    guest.stopped_by_io_error.return_value = True
-    assert 'resumed the guest' in recover().done
-    guest.resume.assert_called_once_with()
+def test_block_copy_is_ended(abandon, recover, domain, place):
+    domain.copy = place.overlay
+    abandon()
+    assert recover().done == ('ended its block copy',)
+    assert domain.copy is None
 
 
-def test_guest_that_another_error_has_stopped_stays(recover, guest, job):
-    guest.stopped_by_io_error.return_value = True
-    job.runs.return_value = False
-    recover()
-    job.end.assert_not_called()
-    guest.resume.assert_not_called()
-
-
-def test_nothing_to_thaw(recover, guest, job):
-    recover(marks=())
-    guest.thaw.assert_not_called()
-
-
-def test_thaw_waits_for_the_agent_and_is_kept_without_it(recover, guest, job):
-    guest.agent_refusal.return_value = 'no agent runs in the guest'
-    with mock.patch.object(undo, '_AGENT_SECONDS', 0), mock.patch(
-            'time.sleep'):
-        outcome = recover()
-    guest.thaw.assert_not_called()
-    assert 'no agent runs in the guest' in outcome.failed[0]
-    assert outcome.guest_waits
+def test_block_copy_to_another_file_is_left_alone(abandon, recover, domain):
+    domain.copy = '/other/overlay'
+    abandon()
+    assert recover().done == ()
+    assert domain.copy == '/other/overlay'
 
 
 @pytest.mark.parametrize('error', (
-    exception.CaptureFailed(reason='libvirt is busy'), ZeroDivisionError()))
-def test_step_that_fails_keeps_no_other(error, recover, guest, job):
-    job.end.side_effect = error
-    delete_image = mock.Mock(return_value=True)
-    outcome = recover(delete_image)
+    libvirt.libvirtError('libvirt is busy'), ZeroDivisionError()))
+def test_step_that_fails_keeps_no_other(error, abandon, recover, domain,
+                                        cloud, place):
+    domain.backup = place.socket
+    domain.abortJob = mock.Mock(side_effect=error)
+    abandoned.freeze(domain)
+    abandon(FROZEN)
+    cloud.glance.add(IMAGE)
+    outcome = recover()
     assert len(outcome.failed) == 1
     # Least of all the thaw.
-    guest.thaw.assert_called_once_with()
-    delete_image.assert_called_once()
+    assert domain.frozen is None
+    assert cloud.glance.images == {}
 
 
-@pytest.mark.parametrize('workspace', (
+def test_what_was_done_is_not_done_again(abandon, recover, domain, cloud):
+    abandoned.freeze(domain)
+    abandon(FROZEN)
+    cloud.glance.add(IMAGE)
+    cloud.glance.away = True
+    assert 'thawed the guest' in recover().done
+    abandoned.freeze(domain, abandoned.OTHERS)
+    domain.settled, cloud.glance.away = True, False
+    assert recover().done == ('deleted image %s' % IMAGE,)
+    assert domain.frozen == abandoned.OTHERS
+
+
+# Files
+
+
+def test_files_are_removed(abandon, recover, place):
+    os.mkdir(place.path)
+    with open(place.scratch, 'w'):
+        pass
+    abandon()
+    assert recover().done == ('removed ' + place.path,)
+    assert not os.path.exists(place.path)
+
+
+@pytest.mark.parametrize('directory', (
     '/', '/etc', 'snapdriver-01234567', '/a/../snapdriver-01234567',
     '/tmp/snapdriver-01234567/..', '/tmp/other', ''))
-def test_directory_that_is_none_of_ours_is_not_removed(workspace, recover,
-                                                       guest, job):
+def test_directory_that_is_none_of_ours_is_not_removed(directory, abandon,
+                                                       recover):
+    abandon(workspace=directory)
     with mock.patch('shutil.rmtree') as rmtree:
-        outcome = recover(workspace=workspace)
+        outcome = recover()
     rmtree.assert_not_called()
     assert 'no directory of a snapshot' in outcome.failed[0]
+
+
+def test_link_in_the_place_of_a_directory_is_not_followed(abandon, recover,
+                                                          place, tmp_path):
+    target = tmp_path / 'target'
+    target.mkdir()
+    (target / 'file').touch()
+    os.symlink(target, place.path)
+    abandon()
+    assert len(recover().failed) == 1
+    assert (target / 'file').exists()
+
+
+def test_what_cannot_be_removed_keeps_the_entry(abandon, recover, place):
+    os.mkdir(place.path)
+    abandon()
+    with mock.patch('shutil.rmtree', side_effect=PermissionError('no')):
+        assert recover().failed == ('no',)
+    assert recover().done == ('removed ' + place.path,)
+
+
+def test_directory_that_cannot_be_looked_at_keeps_the_entry(abandon, recover,
+                                                            place):
+    """A file server that is away says ESTALE or EIO, and not ENOENT."""
+    abandon()
+    stat, lstat = os.stat, os.lstat
+
+    def fail_or(call, path, *args, **kwargs):
+        if path == place.path:
+            raise OSError(116, 'Stale file handle')
+        return call(path, *args, **kwargs)
+
+    with (mock.patch('os.stat', functools.partial(fail_or, stat)),
+          mock.patch('os.lstat', functools.partial(fail_or, lstat))):
+        outcome = recover()
+    assert 'Stale file handle' in outcome.failed[0]
+
+
+# Images
+
+
+def test_unfinished_image_is_deleted(abandon, recover, cloud):
+    cloud.glance.add(IMAGE)
+    abandon()
+    assert recover().done == ('deleted image %s' % IMAGE,)
+    assert cloud.glance.images == {}
+
+
+def test_image_that_is_gone_is_no_work(abandon, recover):
+    abandon()
+    assert recover().done == ()
+
+
+def test_image_that_nobody_shows_us_keeps_the_entry(abandon, recover, cloud):
+    cloud.glance.add(IMAGE)
+    cloud.glance.hidden = True
+    abandon(visible=False)
+    outcome = recover()
+    assert 'the role admin' in outcome.failed[0]
+    cloud.glance.hidden = False
+    assert recover().done == ('deleted image %s' % IMAGE,)
+
+
+def test_not_found_is_gone_for_one_who_sees_all(abandon, recover):
+    """Glance was away when it was looked for at the beginning."""
+    abandon(visible=False)
+    assert recover().failed == ()
+
+
+def test_image_that_was_deleted_by_us_is_known_to_be_gone(abandon, recover,
+                                                          cloud, domain):
+    """Also if nobody would have shown it: "not found" is right then."""
+    cloud.glance.add(IMAGE)
+    abandoned.freeze(domain)
+    abandon(FROZEN, visible=False)
+    domain.agent = 'disconnected'
+    assert recover().done == ('deleted image %s' % IMAGE,)
+    domain.agent, cloud.glance.hidden = 'connected', True
+    outcome = recover()
+    assert (outcome.done, outcome.failed) == (('thawed the guest',), ())
+
+
+# Copies in Ceph
+
+
+SNAPSHOT, CLONE = 'rbd://f/vms/disk/snap', 'rbd://f/images/image/snap'
+DIRECT = journal.Planned('direct', (SNAPSHOT,), CLONE)
+
+
+@pytest.fixture
+def ceph():
+    """The calls that remove something."""
+    calls = []
+
+    def remove(what, driver, url):
+        calls.append((what, url))
+        return ['removed ' + url]
+
+    with (mock.patch.object(rbd_utils, 'RBDDriver'),
+          mock.patch.object(direct, 'remove_clone',
+                            lambda *args: remove('clone', *args)),
+          mock.patch.object(rbd, 'remove',
+                            lambda *args: remove('snapshot', *args))):
+        yield calls
+
+
+def test_clone_is_removed_before_the_snapshot(abandon, recover, ceph):
+    abandon(planned=DIRECT)
+    recover()
+    assert ceph == [('clone', CLONE), ('snapshot', SNAPSHOT)]
+
+
+def test_clone_that_is_an_image_stays(abandon, recover, cloud, ceph):
+    cloud.glance.add(IMAGE)
+    cloud.glance.images[IMAGE]['status'] = 'active'
+    abandon(planned=DIRECT)
+    recover()
+    assert ceph == [('snapshot', SNAPSHOT)]
+
+
+def test_clone_of_an_image_that_is_known_to_be_gone_is_removed(
+        abandon, recover, entries, cloud, ceph):
+    cloud.glance.hidden = True
+    abandon(planned=DIRECT, visible=False)
+    record, = entries.abandoned()
+    with contextlib.closing(record):
+        record.note_gone()
+    assert recover().failed == ()
+    assert ceph == [('clone', CLONE), ('snapshot', SNAPSHOT)]
+
+
+def test_clone_stays_where_nobody_shows_us_the_image(abandon, recover, cloud,
+                                                     ceph):
+    cloud.glance.hidden = True
+    abandon(planned=DIRECT, visible=False)
+    outcome = recover()
+    assert 'the role admin' in outcome.failed[0]
+    assert ceph == []
+
+
+def test_clone_stays_while_glance_is_away(abandon, recover, cloud, ceph):
+    cloud.glance.away = True
+    abandon(planned=DIRECT)
+    recover()
+    assert ceph == []
+
+
+# The entry
+
+
+@pytest.mark.parametrize('end', (KeyboardInterrupt, SystemExit))
+def test_entry_survives_the_end_of_the_process(end, abandon, entries, cloud):
+    abandon()
+    with (mock.patch.object(undo.images, 'delete_unfinished',
+                            side_effect=end), pytest.raises(end)):
+        undo.Recovery(undo.Tools(cloud, cloud.launch, 5)).run(entries)
+    found, = entries.abandoned()
+    found.close()
+
+
+def test_dry_run_does_nothing(abandon, recover, domain, cloud, place,
+                              tmp_path):
+    domain.backup, domain.copy = place.socket, place.overlay
+    abandoned.freeze(domain)
+    abandon(FROZEN)
+    os.mkdir(place.path)
+    cloud.glance.add(IMAGE)
+    before = sorted(tmp_path.rglob('*'))
+    done = '; '.join(recover(dry_run=True).done)
+    for words in ('backup job', 'block copy', 'thaw', place.path, IMAGE):
+        assert words in done
+    assert sorted(tmp_path.rglob('*')) == before
+    assert domain.backup and domain.copy and domain.frozen
+    assert cloud.glance.images
+
+
+@pytest.mark.parametrize('marks', ((SUSPENDED,), (SUSPENDED, FROZEN)))
+def test_dry_run_starts_no_guest(marks, abandon, recover, domain):
+    abandoned.save(domain)
+    abandon(*marks)
+    assert 'would start the guest' in recover(dry_run=True).done[0]
+    assert domain.number is None
+
+
+def test_entry_that_cannot_be_removed_hides_no_other(abandon, entries, cloud):
+    abandon()
+    abandon(image=IMAGE[:-1] + '2')
+    with mock.patch('pathlib.Path.unlink', side_effect=OSError('read-only')):
+        outcomes = undo.Recovery(undo.Tools(cloud, cloud.launch, 5)).run(
+            entries)
+    assert [outcome.failed for outcome in outcomes] == [('read-only',)] * 2
+
+
+def test_companion_that_is_no_file_hides_no_other(abandon, entries, cloud):
+    abandon()
+    first, = entries._directory.glob('*.json')
+    first.with_suffix('.suspended').mkdir()
+    abandon(image=IMAGE[:-1] + '2')
+    outcomes = undo.Recovery(undo.Tools(cloud, cloud.launch, 5)).run(entries)
+    assert sorted(bool(outcome.failed) for outcome in outcomes) == [
+        False, True]
+
+
+def test_entry_of_another_host_is_left_alone(abandon, entries, cloud, domain,
+                                             place):
+    domain.backup = place.socket
+    abandon(FROZEN, host='compute-2')
+    assert undo.Recovery(undo.Tools(cloud, cloud.launch, 5)).run(
+        entries) == []
+    assert domain.backup and abandoned.kept(entries)

@@ -105,15 +105,87 @@ def test_what_is_done_is_done():
         assert ended.wait(30)
 
 
-def test_cut_wakes_who_waits_for_an_answer():
-    like = types.SimpleNamespace(verify=True, cert=None, timeout=None)
-    with socket.create_server(('127.0.0.1', 0)) as mute:
-        ours = connections.Connections()
-        session = ours.session(like)
-        cutter = threading.Timer(0.5, ours.cut)
-        cutter.start()
-        with pytest.raises(ksa_exc.ConnectFailure):
-            session.get('http://127.0.0.1:%d' % mute.getsockname()[1],
-                        authenticated=False, timeout=60)
-        cutter.join()
+@pytest.fixture
+def mute():
+    """The address of a server that accepts connections, and says nothing."""
+    with socket.create_server(('127.0.0.1', 0)) as listening:
+        yield '127.0.0.1:%d' % listening.getsockname()[1]
+
+
+def assert_cut(url):
+    """A request that nobody answers fails at once when it is cut."""
+    like = types.SimpleNamespace(verify=False, cert=None, timeout=None)
+    ours = connections.Connections()
+    session = ours.session(like)
+    cutter = threading.Timer(0.5, ours.cut)
+    cutter.start()
+    began = time.monotonic()
+    with pytest.raises((ksa_exc.ConnectFailure, ksa_exc.SSLError)):
+        session.get(url, authenticated=False, timeout=60)
+    assert time.monotonic() - began < 30
+    cutter.join()
     assert ours.session(like) is session
+
+
+def asked(seconds, while_watching):
+    """How often a cause with this interval is asked."""
+    ask = mock.Mock(return_value=None)
+    with cancel.Watch([cancel.Cause(ask, seconds)]):
+        time.sleep(while_watching)
+    return ask.call_count
+
+
+def test_cause_is_not_asked_more_often_than_its_interval_says():
+    assert asked(60, 0.2) <= 1
+    assert asked(0, 0.2) > 3
+
+
+def test_causes_are_asked_each_in_its_own_time():
+    often, seldom = mock.Mock(return_value=None), mock.Mock(return_value=None)
+    with cancel.Watch([cancel.Cause(seldom, 60), cancel.Cause(often, 0)]):
+        time.sleep(0.2)
+    assert often.call_count > 3
+    assert seldom.call_count <= 1
+
+
+def test_first_question_comes_at_a_random_time_within_the_interval():
+    """Snapshots that begin at once do not ask at once."""
+    with mock.patch('random.uniform', return_value=7) as uniform:
+        due = cancel._Due(cancel.Cause(lambda: None, 15))
+        assert not due.take()
+    uniform.assert_called_once_with(0, 15)
+
+
+def test_cause_is_due_once_in_its_interval():
+    now = [0.0]
+    with (mock.patch('oslo_utils.timeutils.now', lambda: now[0]),
+          mock.patch('random.uniform', return_value=3)):
+        due = cancel._Due(cancel.Cause(lambda: None, 10))
+        times = []
+        for now[0] in range(30):
+            if due.take():
+                times.append(now[0])
+    assert times == [4, 15, 26]
+
+
+def test_all_causes_are_asked_when_the_work_fails_whatever_their_time():
+    with pytest.raises(Unwanted):
+        with cancel.Watch([cancel.Cause(lambda: None, 60),
+                           cancel.Cause(Unwanted, 60)]):
+            raise OSError
+
+
+@pytest.mark.parametrize('scheme', ('http', 'https'))
+def test_cut_wakes_who_waits_for_an_answer(scheme, mute, monkeypatch):
+    """Also in the middle of TLS's handshake."""
+    monkeypatch.setenv('no_proxy', '*')
+    assert_cut('%s://%s' % (scheme, mute))
+
+
+@pytest.mark.parametrize('scheme', ('http', 'https'))
+def test_cut_wakes_who_waits_for_a_proxy(scheme, mute, monkeypatch):
+    """Which forwards requests, or opens a tunnel."""
+    monkeypatch.setenv(scheme + '_proxy', 'http://' + mute)
+    monkeypatch.delenv('no_proxy', raising=False)
+    monkeypatch.delenv('NO_PROXY', raising=False)
+    assert_cut('%s://glance.invalid' % scheme)

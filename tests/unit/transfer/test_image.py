@@ -10,8 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+import email.utils
+import time
 from unittest import mock
 
+from nova import exception as nova_exception
 import pytest
 
 from nova_snapdriver import exception
@@ -61,7 +64,7 @@ def uploading(monkeypatch, retries, failures):
                         lambda context: iter(lambda: 'http://g', None))
     monkeypatch.setattr(image.time, 'sleep', lambda seconds: None)
     monkeypatch.setattr(found, '_request', request)
-    monkeypatch.setattr(found, '_settled', lambda server: 'queued')
+    monkeypatch.setattr(found, '_settled', lambda server, whole: 'queued')
     found.upload(body)
     return attempts
 
@@ -75,3 +78,65 @@ def test_image_that_outgrows_its_prediction_is_sent_anew(monkeypatch):
 def test_disk_that_cannot_be_read_is_not_sent_anew(monkeypatch):
     with pytest.raises(exception.StreamFailed):
         uploading(monkeypatch, 3, [exception.StreamFailed(reason='x')])
+
+
+# Deletion
+
+
+@pytest.fixture
+def api():
+    return mock.Mock()
+
+
+@pytest.fixture
+def one(api):
+    return image.Image('context', 'image', api, image.Settings(3, 300))
+
+
+def test_image_that_is_deleted_is_known_to_be_gone(one, api):
+    assert not one.gone
+    assert one.delete() is True
+    assert one.gone
+    api.delete.assert_called_once_with('context', 'image')
+
+
+def test_image_that_is_not_shown_is_not_known_to_be_gone(one, api):
+    api.delete.side_effect = nova_exception.ImageNotFound(image_id='image')
+    assert one.delete() is False
+    assert one.discard() is True
+    assert not one.gone
+
+
+@pytest.mark.parametrize('error', (
+    nova_exception.GlanceConnectionFailed(server='g', reason='away'),
+    ZeroDivisionError()))
+def test_image_that_cannot_be_deleted_is_left_to_a_recovery(error, one, api,
+                                                            caplog):
+    api.delete.side_effect = error
+    assert one.discard() is False
+    assert not one.gone
+    assert 'Cannot delete image image now' in caplog.text
+    with pytest.raises(type(error)):
+        one.delete()
+
+
+def test_what_is_gone_stays_gone(one, api):
+    one.delete()
+    api.delete.side_effect = nova_exception.ImageNotFound(image_id='image')
+    assert one.discard() is True
+    assert one.gone
+
+
+@pytest.mark.parametrize('asked, least, most', (
+    ('', 1, 1), ('0', 1, 1), ('-5', 1, 1), ('7', 7, 7), ('3600', 60, 60),
+    ('9' * 5000, 1, 60), ('soon', 1, 1), ('1.5', 1, 1), ('\u00b2', 1, 1),
+    ('Thu, 01 Jan 1970 00:00:00 -0000', 1, 1)))
+def test_pause_that_is_asked_for_has_bounds(asked, least, most):
+    assert least <= image._pause(asked) <= most
+
+
+@pytest.mark.parametrize('seconds, least, most', (
+    (-100, 1, 1), (30, 25, 31), (7200, 60, 60)))
+def test_pause_until_a_date_has_bounds(seconds, least, most):
+    date = email.utils.formatdate(time.time() + seconds, usegmt=True)
+    assert least <= image._pause(date) <= most

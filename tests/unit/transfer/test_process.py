@@ -12,15 +12,19 @@
 
 import dataclasses
 import os
+import pathlib
+import signal
 import subprocess
 import sys
 import types
 from unittest import mock
+import venv
 
 import pytest
 
 from nova_snapdriver.capture import export
 from nova_snapdriver.capture import readahead
+from nova_snapdriver import child
 from nova_snapdriver import exception
 from nova_snapdriver.stream import arguments
 from nova_snapdriver.transfer import process
@@ -168,3 +172,148 @@ def test_close_twice_leaves_nothing_open():
     running.close()
     running.close()
     assert descriptors() == before
+
+
+# Each is a program in place of the stream process.
+LAID_OUT = """
+import json, os, sys, threading, time
+def say(event, **values):
+    os.write(2, json.dumps({'event': event, **values}).encode() + b'\\n')
+say('layout', length=4096)
+"""
+QUICK_SECONDS = 0.5
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(process, '_SILENT_SECONDS', QUICK_SECONDS)
+    monkeypatch.setattr(child, '_TERMINATE_SECONDS', QUICK_SECONDS)
+
+
+def program(code):
+    return types.SimpleNamespace(
+        source=types.SimpleNamespace(ahead=None),
+        command=lambda: [sys.executable, '-c', LAID_OUT + code])
+
+
+def streamed(code):
+    with process.StreamProcess(program(code)) as running:
+        return b''.join(map(bytes, running.chunks()))
+
+
+WHOLE = """
+os.write(1, bytes(4096))
+say('done', length=4096, digest='')
+"""
+
+
+def test_whole_image():
+    assert streamed(WHOLE) == bytes(4096)
+
+
+def test_much_is_said_meanwhile():
+    """More than a pipe holds, in lines that are no events too."""
+    assert streamed("""
+for number in range(20000):
+    os.write(2, b'noise %d\\n' % number)
+    say('alive')
+""" + WHOLE) == bytes(4096)
+
+
+@pytest.mark.parametrize('code', (
+    'os.kill(os.getpid(), 19)',
+    'os.write(1, bytes(100)); os.kill(os.getpid(), 19)',
+    'os.close(2); time.sleep(60)',
+    'os.close(1); time.sleep(60)'))
+def test_process_that_says_nothing_is_given_up(quick, code):
+    with pytest.raises(exception.StreamFailed, match='no sign of life'):
+        streamed(code)
+
+
+def test_process_that_stops_before_it_has_laid_out(quick):
+    request = fake_request()
+    with process.StreamProcess(request) as running:
+        os.kill(running._process.pid, signal.SIGSTOP)
+        with pytest.raises(exception.StreamFailed, match='no sign of life'):
+            assert running.length
+
+
+def test_process_that_lives_is_waited_for(quick):
+    assert streamed("""
+for _ in range(10):
+    time.sleep(0.2)
+    say('alive')
+""" + WHOLE) == bytes(4096)
+
+
+def test_too_many_bytes_are_an_error():
+    with pytest.raises(exception.StreamFailed, match='more than the 4096'):
+        streamed("""
+while True:
+    os.write(1, bytes(4096))
+""")
+
+
+@pytest.mark.parametrize('code', (
+    "os.write(1, bytes(100)); say('done', length=4096, digest='')",
+    "os.write(1, bytes(100)); say('done', length=100, digest='')"))
+def test_too_few_bytes_are_an_error(code):
+    with pytest.raises(exception.StreamFailed, match='100 of 4096 bytes'):
+        streamed(code)
+
+
+def test_process_that_is_done_and_does_not_end(quick):
+    with pytest.raises(exception.StreamFailed, match='does not end'):
+        streamed(WHOLE + 'os.close(1); os.close(2); time.sleep(60)')
+
+
+def test_what_a_process_says_last_is_the_reason():
+    with pytest.raises(exception.StreamFailed, match='it broke'):
+        streamed("say('alive'); say('error', message='it broke'); "
+                 "sys.exit(1)")
+
+
+def test_process_that_cannot_be_killed_is_left(monkeypatch, caplog):
+    """In an uninterruptible sleep: its disk is gone."""
+    monkeypatch.setattr(child, '_TERMINATE_SECONDS', 0.1)
+    stuck = mock.create_autospec(subprocess.Popen, instance=True)
+    stuck.pid = 7
+    stuck.wait.side_effect = subprocess.TimeoutExpired('nbd', 1)
+    child.end(stuck)
+    assert 'does not end' in caplog.text
+    stuck.kill.assert_called_once_with()
+
+
+# Starts the stream process as nova-compute does: for its usage.
+USAGE = """
+import subprocess, sys
+from nova_snapdriver.transfer import process
+sys.exit(subprocess.call(
+    [sys.executable, '-P', '-m', 'nova_snapdriver.stream', '--help'],
+    env=process._environment()))
+"""
+
+
+def test_backport_among_the_packages_does_no_harm(tmp_path):
+    """What is installed comes after Python's own library."""
+    venv.create(tmp_path / 'venv', symlinks=True)
+    python = tmp_path / 'venv' / 'bin' / 'python'
+    packages, = (tmp_path / 'venv').glob('lib/python*/site-packages')
+    source = pathlib.Path(process.__file__).parents[1]
+    (packages / 'nova_snapdriver').symlink_to(source)
+    for name in ('typing', 'dataclasses'):
+        (packages / (name + '.py')).write_text('raise SystemExit("stray")')
+    # All else is where it is for this test.
+    (packages / 'others.pth').write_text('\n'.join(
+        path for path in sys.path
+        if path.endswith('-packages') and path != str(packages)))
+    done = subprocess.run([python, '-P', '-c', USAGE], capture_output=True,
+                          text=True, env={'PATH': os.environ['PATH']})
+    assert 'usage: python -m nova_snapdriver.stream' in done.stdout, done
+    assert done.returncode == 0
+
+
+def test_packages_of_a_checkout_are_found(monkeypatch):
+    monkeypatch.setenv('PYTHONPATH', '/theirs')
+    monkeypatch.setattr(process, '_PACKAGES', '/checkout')
+    assert process._environment()['PYTHONPATH'] == '/checkout:/theirs'
