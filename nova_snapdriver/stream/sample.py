@@ -48,7 +48,8 @@ _ZEROS_COST = 0.3
 
 # Standard deviations in the margin. If it does not suffice, the rest of the
 # image is compressed harder, and only then the attempt is lost. That is no
-# help against clusters that are not compressed: of these alone, one more.
+# help against clusters that are zeros or not compressed: of these alone, one
+# more, 3.5.
 _DEVIATIONS = 2.5
 
 # What a sample has not seen may be there: among nothing but zeros, as if so
