@@ -217,11 +217,9 @@ class SnapDriver(driver.LibvirtDriver):
         try:
             # First: Nova does not clear all states that come before.
             state.pending()
-            record = self._journal.begin(journal.Entry(
-                CONF.host, instance.uuid, image.id, place.path, place.socket,
-                journal.now(), self._shows(image)))
+            record = self._note(instance, image, place)
         except Exception:
-            image.discard()
+            self._discard_unnoted(instance, image, place)
             raise
         try:
             with record:
@@ -229,6 +227,23 @@ class SnapDriver(driver.LibvirtDriver):
         finally:
             if record.kept:
                 self._retry.begin()
+
+    def _note(self, instance: Any, image: snap_image.Image,
+              place: workspace.Workspace) -> journal.Record:
+        return self._journal.begin(journal.Entry(
+            CONF.host, instance.uuid, image.id, place.path, place.socket,
+            journal.now(), self._shows(image)))
+
+    def _discard_unnoted(self, instance: Any, image: snap_image.Image,
+                         place: workspace.Workspace) -> None:
+        """Delete an image before there is an entry; with one if it fails."""
+        if image.discard():
+            return
+        with contextlib.suppress(exception.JournalUnusable):
+            record = self._note(instance, image, place)
+            record.keep()
+            record.close()
+            self._retry.begin()
 
     def _take(self, task: _Task) -> None:
         way = self._planner.plan(task.context, task.instance, task.image.id)

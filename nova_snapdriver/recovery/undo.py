@@ -355,6 +355,9 @@ class _Undoing:
                     self._entry.image]
         if self._record.gone:
             return []
+        # Whose the server is now may change what becomes of its images: with
+        # the database away, this waits.
+        database.why_not_here(self._entry.instance, self._entry.host)
         if images.delete_unfinished(self._record):
             # Glance's "not found" may say nothing to us the next time.
             self._record.note_gone()

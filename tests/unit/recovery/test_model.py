@@ -39,7 +39,7 @@ ALLOWED = {'stop': ('active', 'stopped'), 'reboot': ('active', 'active'),
            'unpause': ('paused', 'active')}
 
 # Some seconds; a search for hours sets MODEL_EXAMPLES.
-EXAMPLES = 100
+EXAMPLES = 200
 
 # Sampled: hypothesis prefers small integers, and a snapshot has many steps.
 DYING = strategies.sampled_from(range(80))

@@ -81,7 +81,8 @@ def test_guest_is_not_resumed_without_the_database(abandon, recover, domain,
     domain.paused, database.away = 'io', True
     abandon(PAUSED)
     outcome = recover()
-    assert len(outcome.failed) == 1 and outcome.guest_waits
+    # The image waits, too.
+    assert len(outcome.failed) == 2 and outcome.guest_waits
     assert domain.paused == 'io'
 
 
