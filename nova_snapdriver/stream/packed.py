@@ -26,9 +26,9 @@ from nova_snapdriver.stream import sample as stream_sample
 # with zstd and 0.94 with zlib.
 _HARDER = 0.92
 
-# The margin of a sample is 2.5 standard deviations, up to 3.5 the more clusters
-# are zeros or not compressed. Of the share for what is still to come, this
-# part is enough: with less, the rest is compressed harder.
+# The margin of a sample is 2.5 standard deviations, and up to 3.5 the more
+# clusters are zeros or not compressed. Of the share for what is still to come,
+# this part is enough: with less, the rest is compressed harder.
 _ENOUGH = 0.7
 
 
