@@ -39,7 +39,7 @@ SAMPLE_SECONDS = 0.05
 # second would take a quarter of a core from what is measured.
 IMAGE_POLL_SECONDS = 0.1
 ALIVE_POLL_SECONDS = 5.0
-DOMAIN_POLL_SECONDS = 2.0
+DOMAIN_POLL_SECONDS = 0.5
 BEAT_TIMEOUT = 30.0
 BOOT_TIMEOUT = 180.0
 READ_BYTES = 8 << 20
