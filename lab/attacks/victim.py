@@ -38,6 +38,8 @@ from lab.openstack import stack
 NAME = 'snapdriver-attacks'
 FLAVOR = f'{NAME}-flavor'
 OUTCOME_TIMEOUT = 120.0
+# Until the agent of a guest that has just booted is connected.
+AGENT_TIMEOUT = 60.0
 TRIES = 3
 # At the end of the disk, where no header reaches.
 DATA_AT = hostile.DISK_BYTES - (2 << 20)
@@ -227,9 +229,10 @@ class Victim:
         found += remains.on_host(self.conf)
         found += [f'{program} is left' for program in
                   children(self.conf).values()]
-        if state == 'running' and (
-                self._agent('guest-fsfreeze-status') != 'thawed'):
-            found.append('the guest is not thawed')
+        if state == 'running' and not process.becomes(
+                lambda: self.server.domain.freeze_status() == 'thawed',
+                AGENT_TIMEOUT):
+            found.append(f'the guest is {self.server.domain.freeze_status()}')
         return found
 
 
