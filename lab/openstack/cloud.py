@@ -77,6 +77,10 @@ class Cloud:
         """Return a token of user admin in project admin."""
         return str(self.sdk.session.get_token())
 
+    def forget_catalog(self) -> None:
+        """Connect anew for the next call: there are more services now."""
+        self.__dict__.pop('sdk', None)
+
     def forget_token(self) -> None:
         """Authenticate anew for the next call."""
         self.sdk.session.invalidate()

@@ -199,6 +199,8 @@ class Stack:
             f' --bootstrap-region-id {settings.REGION}'
             f' --bootstrap-internal-url {url} --bootstrap-public-url {url}')
         accounts.create(self.cloud)
+        # The catalog that came with the first token has Keystone alone.
+        self.cloud.forget_catalog()
 
     def compute(self, choice: config.Compute) -> str:
         """Have nova-compute up with a driver, a mode and options."""
