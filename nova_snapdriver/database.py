@@ -114,11 +114,9 @@ def is_deleted(uuid: str) -> bool:
 
     :raises Exception: the database does not answer
     """
-    try:
-        found = find(uuid)
-    except nova_exception.InstanceNotFound:
-        return True
-    return found.task_state in _DELETING or found.vm_state in _DELETED
+    found = _find_or_none(uuid)
+    return (found is None or found.task_state in _DELETING or
+            found.vm_state in _DELETED)
 
 
 def why_not_here(uuid: str, host: str) -> str | None:
@@ -128,15 +126,7 @@ def why_not_here(uuid: str, host: str) -> str | None:
     :returns: in words, for good
     :raises Exception: the database does not answer
     """
-    try:
-        found = find(uuid)
-    except nova_exception.InstanceNotFound:
-        return 'the server is deleted'
-    if found.host != host:
-        return 'the server is on the host %s' % found.host
-    if _is_evacuated(uuid, host):
-        return 'the server is evacuated from this host'
-    return None
+    return _why_elsewhere(uuid, _find_or_none(uuid), host)
 
 
 def why_not_running(uuid: str, host: str, paused: bool) -> str | None:
@@ -149,10 +139,11 @@ def why_not_running(uuid: str, host: str, paused: bool) -> str | None:
     :raises ServerBusy: Nova is at work with it: ask again later
     :raises Exception: the database does not answer
     """
-    reason = why_not_here(uuid, host)
+    # Read once: one answer is of one moment.
+    found = _find_or_none(uuid)
+    reason = _why_elsewhere(uuid, found, host)
     if reason is not None:
         return reason
-    found = find(uuid)
     if found.vm_state not in (_RUNS if paused else (vm_states.ACTIVE,)):
         return 'the server is %s' % found.vm_state
     if found.task_state in _DELETING:
@@ -160,6 +151,25 @@ def why_not_running(uuid: str, host: str, paused: bool) -> str | None:
     if found.task_state not in _SNAPSHOT:
         raise exception.ServerBusy(reason='it is %s' % found.task_state)
     return None
+
+
+def _why_elsewhere(uuid: str, found: Any, host: str) -> str | None:
+    """:param found: the instance; None if it is gone"""
+    if found is None:
+        return 'the server is deleted'
+    if found.host != host:
+        return 'the server is on the host %s' % found.host
+    if _is_evacuated(uuid, host):
+        return 'the server is evacuated from this host'
+    return None
+
+
+def _find_or_none(uuid: str) -> Any:
+    """The instance; None if it is gone."""
+    try:
+        return find(uuid)
+    except nova_exception.InstanceNotFound:
+        return None
 
 
 def _is_evacuated(uuid: str, host: str) -> bool:

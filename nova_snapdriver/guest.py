@@ -188,19 +188,6 @@ class Guest:
         except nova_exception.InstanceNotFound:
             return False
 
-    def defined(self) -> bool:
-        """Whether the domain exists, running or not.
-
-        :raises nova.exception.NovaException: libvirt does not answer
-        """
-        if self._find is None:
-            return True
-        try:
-            self._find()
-        except nova_exception.InstanceNotFound:
-            return False
-        return True
-
     def qemu_owner(self) -> tuple[int, int] | None:
         """User and group ID of the domain's QEMU process.
 
