@@ -31,6 +31,7 @@ from lab.observe import measure
 from lab.observe import processes
 from lab.observe import remains
 from lab.openstack import cloud
+from lab.openstack import domain
 from lab.openstack import process
 from lab.openstack import settings
 from lab.openstack import stack
@@ -38,8 +39,6 @@ from lab.openstack import stack
 NAME = 'snapdriver-attacks'
 FLAVOR = f'{NAME}-flavor'
 OUTCOME_TIMEOUT = 120.0
-# Until the agent of a guest that has just booted is connected.
-AGENT_TIMEOUT = 60.0
 TRIES = 3
 # At the end of the disk, where no header reaches.
 DATA_AT = hostile.DISK_BYTES - (2 << 20)
@@ -136,6 +135,7 @@ class Victim:
         self._written = pieces
 
     def _guest_writes(self, pieces: list[hostile.Piece]) -> None:
+        self.server.domain.wait_agent()
         handle = self._agent('guest-file-open', path='/dev/vda', mode='r+')
         for offset, content in pieces:
             self._agent('guest-file-seek', handle=handle, offset=offset,
@@ -231,7 +231,7 @@ class Victim:
                   children(self.conf).values()]
         if state == 'running' and not process.becomes(
                 lambda: self.server.domain.freeze_status() == 'thawed',
-                AGENT_TIMEOUT):
+                domain.AGENT_TIMEOUT):
             found.append(f'the guest is {self.server.domain.freeze_status()}')
         return found
 

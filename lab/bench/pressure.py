@@ -141,6 +141,7 @@ class Pressure:
         self.server = measure.boot(
             self.api, NAME, self.lab.guest_image(), stack.FLAVOR)
         self.server.wait_beat()
+        self.server.domain.wait_agent()
         self.server.domain.agent('guest-exec', path='/bin/sh',
                                  arg=['-c', OVERWRITE])
 

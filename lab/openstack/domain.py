@@ -22,6 +22,8 @@ from lab.openstack import process
 from lab.openstack import settings
 
 VIRSH = ('virsh', '-q', '-c', 'qemu:///system')
+# Until the agent of a guest that has just booted is connected.
+AGENT_TIMEOUT = 60.0
 
 
 def virsh(*words: process.Word) -> str:
@@ -101,6 +103,14 @@ class Domain:
         except settings.LabError:
             return False
         return True
+
+    def wait_agent(self) -> None:
+        """Wait until the agent of a guest that has just booted answers.
+
+        :raises LabError: it does not
+        """
+        process.wait_for(f'the agent of {self.name}', self.agent_answers,
+                         AGENT_TIMEOUT)
 
     def freeze_status(self) -> str:
         """Return `thawed`, `frozen`, or why the agent cannot say."""

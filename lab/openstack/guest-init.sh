@@ -53,6 +53,14 @@ fi
 qemu-ga --statedir /run --logfile /run/qemu-ga.log $hook --path \
     /dev/virtio-ports/org.qemu.guest_agent.0 &
 
+# Whoever saw the guest write may ask its agent: wait for its port, some 10 s.
+tries=0
+while [ -e /dev/virtio-ports/org.qemu.guest_agent.0 ] &&
+        [ $((tries += 1)) -le 200 ] &&
+        ! ls -l /proc/$!/fd 2> /dev/null | grep -q /dev/vport; do
+    usleep 50000
+done
+
 while ! [ -b /dev/vda ]; do
     usleep 50000
 done

@@ -57,8 +57,10 @@ def required(request):
 def server(lab, small, required):
     lab.compute(config.Compute(options=(
         ('snapdriver', 'agent_timeout', str(AGENT_TIMEOUT)),)))
-    return small(name=f'agent-{required}', os_require_quiesce=required,
+    made = small(name=f'agent-{required}', os_require_quiesce=required,
                  os_command_line=f'{guest.COMMAND_LINE} lab.hook')
+    made.domain.wait_agent()
+    return made
 
 
 def set_hook(server, script):
