@@ -42,6 +42,8 @@ class Compute:
 
     :param user: the account that it runs as
     :param rbd: whether disks are on Ceph
+    :param tls: whether it reaches libvirtd by TLS, as one in another
+        container does
     :param environment: (name, value) each
     """
 
@@ -50,6 +52,7 @@ class Compute:
     options: Options = ()
     user: str = ROOT
     rbd: bool = False
+    tls: bool = False
     environment: tuple[tuple[str, str], ...] = ()
 
 
@@ -215,6 +218,8 @@ def compute(conf: settings.Settings, choice: Compute,
     ini['libvirt'] = {'virt_type': virt_type}
     if choice.rbd:
         ini['libvirt'] |= _rbd(conf)
+    if choice.tls:
+        ini['libvirt']['connection_uri'] = conf.libvirt_tls()
     for name in PRIVSEP:
         ini[name] = helper
     for group, key, value in choice.options:

@@ -17,6 +17,7 @@ import pathlib
 import urllib.error
 import urllib.request
 
+from lab.openstack import certificates
 from lab.openstack import config
 from lab.openstack import kvm
 from lab.openstack import process
@@ -163,12 +164,13 @@ class Virtlogd(_MachineDaemon):
 
 
 class Libvirtd(_MachineDaemon):
-    """libvirtd, with a /dev/kvm that does not slow it down."""
+    """libvirtd, also by TLS, with a /dev/kvm that does not slow it down."""
 
     name = 'libvirtd'
 
     def argv(self) -> list[str]:
-        words = ['/usr/sbin/libvirtd', '--config', str(self._config),
+        words = ['/usr/sbin/libvirtd', '--listen', '--config',
+                 str(self._config),
                  '--pid-file', str(self.settings.state / 'libvirtd.run')]
         return kvm.covered(self.settings, words) if self._is_slow else words
 
@@ -182,9 +184,16 @@ class Libvirtd(_MachineDaemon):
 
     def prepare(self) -> None:
         """Admit a group: the default asks polkit, which is not here."""
+        pki = self.settings.libvirt_pki
+        certificates.make(pki)
         self._config.write_text(
             'unix_sock_group = "libvirt"\nunix_sock_rw_perms = "0770"\n'
-            'auth_unix_ro = "none"\nauth_unix_rw = "none"\n')
+            'auth_unix_ro = "none"\nauth_unix_rw = "none"\n'
+            f'listen_addr = "{settings.ADDRESS}"\n'
+            f'tls_port = "{self.settings.ports.libvirt_tls}"\n'
+            f'ca_file = "{pki / certificates.FILES["ca"]}"\n'
+            f'cert_file = "{pki / certificates.FILES["server"]}"\n'
+            f'key_file = "{pki / certificates.KEYS["server"]}"\n')
         if self._is_slow:
             kvm.prepare(self.settings)
 

@@ -60,6 +60,7 @@ class Ports:
     memcached: int = 21211
     # The monitor also listens on the next one, for its second protocol.
     ceph: int = 26789
+    libvirt_tls: int = 26514
     #: Of the proxy before Glance, see proxy.py.
     proxy: int = 29293
 
@@ -83,6 +84,8 @@ class Settings:
         self.instances = root / 'instances'
         #: Nova's default of [libvirt] snapshots_directory.
         self.snapshots = self.instances / 'snapshots'
+        #: Certificates and keys, root's alone.
+        self.libvirt_pki = self.etc / 'libvirt-pki'
         #: The cluster is in its directory; without it there is none.
         self.ceph_conf = root / 'ceph/ceph.conf'
 
@@ -98,6 +101,11 @@ class Settings:
         path = {'keystone': '/v3', 'nova': '/v2.1'}.get(service, '')
         port = getattr(self.ports, service)
         return f'http://{ADDRESS}:{port}{path}'
+
+    def libvirt_tls(self) -> str:
+        """Return the URI of libvirtd by TLS."""
+        return (f'qemu+tls://{ADDRESS}:{self.ports.libvirt_tls}/system'
+                f'?pkipath={self.libvirt_pki}')
 
     def database(self, name: str) -> str:
         """Return SQLAlchemy's URL of a database."""

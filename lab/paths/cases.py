@@ -31,17 +31,21 @@ class Case:
     note: str = ''
     #: The account that nova-compute runs as.
     user: str = config.ROOT
+    #: Whether it reaches libvirtd by TLS.
+    tls: bool = False
 
     @property
     def name(self) -> str:
         user = '' if self.user == config.ROOT else f'as {self.user}'
-        words = (self.path, self.disk, self.state, self.note, user)
+        words = (self.path, self.disk, self.state, self.note, user,
+                 'by TLS' if self.tls else '')
         return ' '.join(word for word in words if word)
 
     @property
     def compute(self) -> config.Compute:
         return config.Compute(options=disks.DISKS[self.disk] + self.options,
-                              user=self.user, rbd=self.disk in disks.IMAGES)
+                              user=self.user, rbd=self.disk in disks.IMAGES,
+                              tls=self.tls)
 
     @property
     def images(self) -> config.Images:
@@ -68,7 +72,8 @@ def cases() -> list[Case]:
     found += [Case('stock', 'overlay', state, None, disks.VMDK, 'vmdk')
               for state in ('running', 'stopped')]
     # Ceph in the end: a Glance without that store cannot delete its images.
-    return [*found, *compressed_cases(), *unprivileged_cases(), *ceph_cases()]
+    return [*found, *compressed_cases(), *unprivileged_cases(), *tls_cases(),
+            *ceph_cases()]
 
 
 def _running(path: str, disk: str, options: config.Options) -> list[Case]:
@@ -103,6 +108,12 @@ def unprivileged_cases() -> list[Case]:
              Case('live', 'block', 'running', 'filesystem'),
              Case('cold', 'block', 'stopped', 'offline')]
     return [dataclasses.replace(case, user='nova') for case in found]
+
+
+def tls_cases() -> list[Case]:
+    """Return rows in which libvirtd is reached by an address."""
+    return [Case('live', 'overlay', 'running', 'filesystem', tls=True),
+            Case('cold', 'overlay', 'stopped', 'offline', tls=True)]
 
 
 def ceph_cases() -> list[Case]:

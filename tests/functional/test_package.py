@@ -18,6 +18,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 import pytest
@@ -25,23 +26,74 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 
 
+def run(*argv, **options):
+    # Of what is not committed under a tag, pbr has to be told the version.
+    done = subprocess.run(
+        argv, env={**os.environ, 'PBR_VERSION': '1.2.3'}, text=True,
+        capture_output=True, timeout=300, **options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.fixture(scope='module')
-def wheel(tmp_path_factory):
-    """Build the wheel from a copy: a build leaves files where it runs."""
+def sdist(tmp_path_factory):
+    """Make the source distribution, as a release does: of what git has.
+
+    From a copy: a build leaves files where it runs.
+    """
     source = tmp_path_factory.mktemp('source') / 'checkout'
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(
-        '.*', 'build', 'dist', '*.egg-info', '__pycache__'))
+        '.git', '.tox', '.venv', 'build', 'dist', '*.egg-info',
+        '__pycache__'))
+    run('git', 'init', '--quiet', cwd=source)
+    run('git', 'add', '--all', cwd=source)
+    run('git', '-c', 'user.name=t', '-c', 'user.email=t@example.org',
+        'commit', '--quiet', '--message', 'all', cwd=source)
+    run(sys.executable, 'setup.py', '--quiet', 'sdist', cwd=source)
+    [path] = (source / 'dist').glob('*.tar.gz')
+    return path
+
+
+@pytest.fixture(scope='module')
+def wheel_file(sdist, tmp_path_factory):
     target = tmp_path_factory.mktemp('wheel')
-    # Without git, pbr has to be told the version.
-    done = subprocess.run(
-        [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps',
-         '--no-index', '--no-build-isolation', '--wheel-dir', target, source],
-        env={**os.environ, 'PBR_VERSION': '1.2.3'},
-        capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    run(sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps',
+        '--no-index', '--no-build-isolation', '--wheel-dir', target, sdist)
     [path] = target.glob('*.whl')
-    with zipfile.ZipFile(path) as archive:
+    return path
+
+
+@pytest.fixture(scope='module')
+def wheel(wheel_file):
+    with zipfile.ZipFile(wheel_file) as archive:
         yield archive
+
+
+def test_source_distribution_is_whole(sdist):
+    """Whoever packs it for a distribution builds and tests it from this."""
+    with tarfile.open(sdist) as archive:
+        found = {name.partition('/')[2] for name in archive.getnames()}
+    assert {'bindep.txt', 'devstack/plugin.sh', 'doc/source/install.rst',
+            'etc/nova_snapdriver/config-generator.conf', 'lab/run',
+            'tests/unit/test_plan.py', 'tox.ini'} <= found
+
+
+def test_installed_where_nothing_else_of_it_is(wheel_file, tmp_path):
+    """In an environment that has its dependencies from this one."""
+    run(sys.executable, '-m', 'venv', tmp_path)
+    python = tmp_path / 'bin/python'
+    [site] = tmp_path.glob('lib/*/site-packages')
+    (site / 'dependencies.pth').write_text('\n'.join(
+        path for path in sys.path if path.endswith('-packages')))
+    run(python, '-m', 'pip', 'install', '--quiet', '--no-deps', '--no-index',
+        wheel_file)
+    code = ('from nova_snapdriver import driver;'
+            'print(driver.__file__, driver.SnapDriver.__name__)')
+    file, name = run(python, '-I', '-c', code).split()
+    assert file.startswith(str(site))
+    assert name == 'SnapDriver'
+    told = run(tmp_path / 'bin/nova-snapdriver', '--help')
+    assert 'register' in told
 
 
 def read(wheel, name):
