@@ -10,12 +10,19 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+import pathlib
+import sys
+
+# commands.py, from which the page of the commands is made.
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
 project = 'nova-snapdriver'
 copyright = 'nova_snapdriver contributors'
 
 extensions = [
     'openstackdocstheme',
     'oslo_config.sphinxext',
+    'sphinxarg.ext',
 ]
 
 # The theme would link to pages that this project does not have.
@@ -27,3 +34,6 @@ openstackdocs_use_storyboard = False
 html_theme = 'openstackdocs'
 html_static_path = ['_static']
 pygments_style = 'native'
+
+man_pages = [('cli', project, 'look after the snapshot driver of a compute'
+              ' host', [], 8)]

@@ -35,8 +35,8 @@ REQUIREMENTS = (
     'python-openstackclient', 'libvirt-python', 'uwsgi', 'pymysql',
     'python-memcached')
 # A change of these, too, means that the environment is installed again.
-SOURCES = ('requirements.txt', 'test-requirements.txt', 'setup.cfg',
-           'pyproject.toml')
+SOURCES = ('requirements.txt', 'test-requirements.txt',
+           'doc/requirements.txt', 'setup.cfg', 'pyproject.toml')
 
 POLICY = pathlib.Path('/usr/sbin/policy-rc.d')
 
@@ -148,6 +148,7 @@ def install_venv(conf: settings.Settings) -> str:
     process.run(log, conf.bin('pip'), 'install', *REQUIREMENTS,
                 '-e', conf.checkout,
                 '-r', conf.checkout / 'test-requirements.txt',
+                '-r', conf.checkout / 'doc/requirements.txt',
                 env=_git_environment(conf))
     stamp.write_text(_fingerprint(conf))
     return ''

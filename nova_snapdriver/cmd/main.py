@@ -49,11 +49,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     chosen = _parser().parse_args(argv)
     command = _load(chosen.command)
+    args = _parser_of(chosen.command, command).parse_args(chosen.arguments)
+    return command.run(args)
+
+
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """Return the parser of a command's arguments; the manual is made of it.
+
+    :raises CommandError: this interpreter lacks what the command imports
+    """
+    return _parser_of(name, _load(name))
+
+
+def _parser_of(name: str, command: base.Command) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=f'nova-snapdriver {chosen.command}',
+        prog=f'nova-snapdriver {name}',
         description=(command.__doc__ or '').splitlines()[0])
     command.add_arguments(parser)
-    return command.run(parser.parse_args(chosen.arguments))
+    return parser
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -37,9 +37,10 @@ def run(*argv, **options):
 
 @pytest.fixture(scope='module')
 def sdist(tmp_path_factory):
-    """Make the source distribution, as a release does: of what git has.
+    """Make the source distribution, as a release does.
 
-    From a copy: a build leaves files where it runs.
+    Of what git has, and the manual. From a copy: a build leaves files where
+    it runs.
     """
     source = tmp_path_factory.mktemp('source') / 'checkout'
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(
@@ -49,6 +50,9 @@ def sdist(tmp_path_factory):
     run('git', 'add', '--all', cwd=source)
     run('git', '-c', 'user.name=t', '-c', 'user.email=t@example.org',
         'commit', '--quiet', '--message', 'all', cwd=source)
+    for builder in ('html', 'man'):
+        run(sys.executable, '-m', 'sphinx', '-W', '-q', '-b', builder,
+            'doc/source', f'doc/build/{builder}', cwd=source)
     run(sys.executable, 'setup.py', '--quiet', 'sdist', cwd=source)
     [path] = (source / 'dist').glob('*.tar.gz')
     return path
@@ -73,7 +77,8 @@ def test_source_distribution_is_whole(sdist):
     """Whoever packs it for a distribution builds and tests it from this."""
     with tarfile.open(sdist) as archive:
         found = {name.partition('/')[2] for name in archive.getnames()}
-    assert {'bindep.txt', 'devstack/plugin.sh', 'doc/source/install.rst',
+    assert {'bindep.txt', 'devstack/plugin.sh', 'doc/build/html/index.html',
+            'doc/build/man/nova-snapdriver.8', 'doc/source/install.rst',
             'etc/nova_snapdriver/config-generator.conf', 'lab/run',
             'tests/unit/test_plan.py', 'tox.ini'} <= found
 

@@ -23,6 +23,7 @@ import re
 from oslo_config import cfg
 import pytest
 
+from nova_snapdriver.cmd import main
 from nova_snapdriver import conf
 from nova_snapdriver.hacking import checks
 from nova_snapdriver.hacking import formats
@@ -71,6 +72,13 @@ def paths_for_contributors():
 @pytest.mark.parametrize('path', paths_for_contributors())
 def test_path_on_the_contributors_page_exists(path):
     assert (ROOT / path).exists()
+
+
+def test_manual_has_every_command():
+    page = (ROOT / 'doc/source/cli.rst').read_text()
+    assert re.findall(r':func: (\w+)', page) == list(main.COMMANDS)
+    assert re.findall(r':prog: nova-snapdriver (\w+)', page) == list(
+        main.COMMANDS)
 
 
 def test_contributors_page_lists_the_rooms_in_their_order():

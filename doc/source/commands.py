@@ -1,0 +1,24 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The parsers of the commands, by name, for the manual.
+
+The machine that makes the manual need have no libvirt.
+"""
+
+from sphinx.ext.autodoc import mock
+
+from nova_snapdriver.cmd import main
+
+with mock.mock(['libvirt', 'libvirtmod', 'nbd']):
+    PARSERS = {name: main.parser_of(name) for name in main.COMMANDS}
+globals().update(PARSERS)
