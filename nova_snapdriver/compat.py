@@ -10,41 +10,48 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Differences between the supported releases of Nova, 31 to 34."""
+"""Differences between the supported releases of Nova, 31 to 34.
 
-from collections.abc import Callable
-import functools
+Each branch says with which release it can go.
+"""
+
 from typing import Any
 
 from keystoneauth1 import loading
 import nova.conf
 from nova import service_auth
 from nova import utils
-from nova.virt.libvirt import host
 
 
-def native_thread(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a function so that it runs in a native thread under eventlet."""
-    wrap: Callable[..., Callable[..., Any]] | None = getattr(
-        utils, 'tpool_wrap', None)
-    if wrap is not None:        # Nova 33 and later
-        return wrap(function)
-    threading = getattr(utils, 'concurrency_mode_threading', lambda: False)
-    if threading():             # Nova 32; nova-compute 31 is always eventlet
-        return function
-    return functools.partial(host.tpool.execute, function)
+def tpool() -> Any:
+    """eventlet's module of native threads; ``None`` without eventlet.
+
+    This and threadpool.py go with eventlet: not earlier than 2027.2, as Nova
+    34 logs.
+    """
+    threading = getattr(utils, 'concurrency_mode_threading', None)
+    if threading is None:       # Nova 31 is always eventlet: goes with it
+        return utils.tpool
+    if threading():
+        return None
+    get = getattr(utils, 'get_eventlet', None)
+    if get is None:             # goes with Nova 33
+        return utils.tpool
+    return get().tpool
 
 
 def service_auth_plugin(group: str) -> Any:
     """The credentials in a group of nova.conf; ``None`` without any."""
     get = getattr(service_auth, 'get_service_auth_plugin', None)
-    if get is not None:         # Nova 33 and later
-        return get(group)
-    return loading.load_auth_from_conf_options(nova.conf.CONF, group)
+    if get is None:             # goes with Nova 32
+        return loading.load_auth_from_conf_options(nova.conf.CONF, group)
+    return get(group)
 
 
 def shutdown_event(virtapi: Any) -> Any:
     """What is set once nova-compute is told to stop; none before Nova 34.
+
+    The defaults go with Nova 33.
 
     :param virtapi: of Nova's driver
     """

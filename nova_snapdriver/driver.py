@@ -37,7 +37,6 @@ from nova_snapdriver.capture import request as capture_request
 from nova_snapdriver.capture import space
 from nova_snapdriver.capture import suspend
 from nova_snapdriver.capture import workspace
-from nova_snapdriver import compat
 from nova_snapdriver.compute import causes
 from nova_snapdriver.compute import planning
 from nova_snapdriver.compute import power
@@ -54,6 +53,7 @@ from nova_snapdriver.recovery import images
 from nova_snapdriver.recovery import orphans
 from nova_snapdriver.recovery import retry
 from nova_snapdriver.recovery import undo
+from nova_snapdriver import threadpool
 from nova_snapdriver.transfer import compression
 from nova_snapdriver.transfer import hashes
 from nova_snapdriver.transfer import image as snap_image
@@ -346,9 +346,9 @@ class SnapDriver(driver.LibvirtDriver):
         with causes.watch(task.snapshot, source, way.guest, task.image,
                           way.plan.path is plan.Path.LIVE) as ends:
             # In eventlet mode in a native thread: it reads pipes.
-            length = compat.native_thread(send.send)(
-                task.image, self._metadata(task, way, captured), request,
-                task.record, settings, ends)
+            length = threadpool.call(
+                send.send, task.image, self._metadata(task, way, captured),
+                request, task.record, settings, ends)
         LOG.info('Snapshot uploaded and verified: bytes=%d seconds=%.1f',
                  length, watch.elapsed(), instance=task.instance)
 

@@ -33,9 +33,9 @@ from nova_snapdriver.capture import server
 from nova_snapdriver.capture import space
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import child
-from nova_snapdriver import compat
 from nova_snapdriver import exception
 from nova_snapdriver import imagebackend
+from nova_snapdriver import threadpool
 
 LOG = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def _can_clone(image: imagebackend.Source,
     try:
         block = os.stat(image.path).st_blksize
         try:
-            compat.native_thread(_share)(image.path, place.copy, block)
+            threadpool.call(_share, image.path, place.copy, block)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(place.copy)
@@ -100,7 +100,7 @@ def _cloned(images: _Chain,
     top, *below = images
     assert top.path is not None
     try:
-        compat.native_thread(_share)(top.path, request.place.copy, 0)
+        threadpool.call(_share, top.path, request.place.copy, 0)
     except OSError as ex:
         raise exception.CaptureFailed(
             reason='%s cannot be cloned: %s' % (top.path, ex)) from ex

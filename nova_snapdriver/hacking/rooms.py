@@ -26,7 +26,8 @@ PACKAGE = 'nova_snapdriver'
 ROOMS = (
     # Runs in a process of its own, so it imports none of the others.
     'stream',
-    'exception', 'faultpoint', 'conf', 'compat', 'child', 'waiting',
+    'exception', 'faultpoint', 'conf', 'compat', 'threadpool', 'child',
+    'waiting',
     'imagebackend', 'host', 'guest', 'plan', 'database', 'journal',
     'capture',
     'transfer',
