@@ -246,6 +246,17 @@ Related options:
 * ``[snapdriver] agent_timeout``
 """),
     cfg.BoolOpt(
+        'snapdriver_properties',
+        default=True,
+        help="""
+Set the properties ``snapdriver_path``, ``snapdriver_consistency`` and
+``snapdriver_captured_at`` of the image.
+
+Where Glance refuses them (``property_protection_file``,
+``image_property_quota``), the image does without, and nova-compute logs a
+warning for each snapshot. Disable them there.
+"""),
+    cfg.BoolOpt(
         'verify',
         default=True,
         help="""

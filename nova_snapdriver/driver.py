@@ -258,6 +258,7 @@ class SnapDriver(driver.LibvirtDriver):
             raise exception.CaptureFailed(reason=way.plan.reason)
         task.record.note_planned(_with_leftovers(task, way))
         if way.plan.path is plan.Path.STOCK:
+            task.image.remove_labels()
             super().snapshot(task.context, task.instance, task.image.id,
                              task.state.update)
             return
@@ -324,6 +325,8 @@ class SnapDriver(driver.LibvirtDriver):
         # The API has named the image: asking for the name just to set it
         # again would cost two requests while the image is waited for.
         del metadata['name']
+        if not CONF.snapdriver.snapdriver_properties:
+            return metadata
         metadata['properties'].update(
             snapdriver_path=str(way.plan.path),
             snapdriver_consistency=str(captured.consistency),

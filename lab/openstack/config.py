@@ -62,10 +62,13 @@ class Images:
 
     :param stores: `file`, `rbd` or both; new images go to the first
     :param refused: names of policies that nobody meets
+    :param protected: expressions for properties that nobody may set
     """
 
     stores: tuple[str, ...] = ('file',)
     refused: tuple[str, ...] = ()
+    protected: tuple[str, ...] = ()
+    options: Options = ()
 
 
 def option(text: str) -> tuple[str, str, str]:
@@ -127,7 +130,7 @@ def glance(conf: settings.Settings, choice: Images = Images()) -> Ini:
     """Return glance-api.conf."""
     store = conf.root / 'glance'
     stores = ','.join(f'{name}:{name}' for name in choice.stores)
-    return {
+    ini: Ini = {
         'DEFAULT': {'enabled_backends': stores,
                     # By this Nova decides whether to clone an image.
                     'show_image_direct_url': 'true',
@@ -146,6 +149,15 @@ def glance(conf: settings.Settings, choice: Images = Images()) -> Ini:
         'keystone_authtoken': _token(conf, 'glance'),
         'paste_deploy': {'flavor': 'keystone'},
         'oslo_concurrency': {'lock_path': str(store / 'lock')}}
+    if choice.protected:
+        ini['DEFAULT']['property_protection_file'] = str(_protections(conf))
+    return _with(ini, choice.options)
+
+
+def _with(ini: Ini, options: Options) -> Ini:
+    for group, key, value in options:
+        ini.setdefault(group, {})[key] = value
+    return ini
 
 
 def placement(conf: settings.Settings) -> Ini:
@@ -222,9 +234,7 @@ def compute(conf: settings.Settings, choice: Compute,
         ini['libvirt']['connection_uri'] = conf.libvirt_tls()
     for name in PRIVSEP:
         ini[name] = helper
-    for group, key, value in choice.options:
-        ini.setdefault(group, {})[key] = value
-    return ini
+    return _with(ini, choice.options)
 
 
 def _rbd(conf: settings.Settings) -> dict[str, str]:
@@ -238,9 +248,17 @@ def _policies(conf: settings.Settings) -> pathlib.Path:
     return conf.etc / 'glance/policy.yaml'
 
 
+def _protections(conf: settings.Settings) -> pathlib.Path:
+    return conf.etc / 'glance/property-protections.conf'
+
+
 def write_glance(conf: settings.Settings, choice: Images) -> None:
-    """Write glance-api.conf and its policies."""
+    """Write glance-api.conf, its policies and who may set which property."""
     write(conf.etc / 'glance/glance-api.conf', glance(conf, choice))
+    rules = [*dict.fromkeys(choice.protected, '!').items(), ('.*', '@')]
+    write(_protections(conf), {
+        name: {'create': who, 'read': '@', 'update': who, 'delete': who}
+        for name, who in rules})
     _policies(conf).write_text(
         json.dumps(dict.fromkeys(choice.refused, '!')) + '\n')
 

@@ -273,7 +273,8 @@ def wsgi_services(conf: settings.Settings) -> dict[str, WsgiService]:
             ('keystone.conf',)),
         WsgiService(conf, 'glance', 'glance.wsgi.api', {
             'OS_GLANCE_CONFIG_DIR': f'{etc}/glance'},
-            ('glance-api.conf', 'policy.yaml'), processes=2),
+            ('glance-api.conf', 'policy.yaml', 'property-protections.conf'),
+            processes=2),
         WsgiService(conf, 'placement', 'placement.wsgi.api', {
             'OS_PLACEMENT_CONFIG_DIR': f'{etc}/placement'},
             ('placement.conf',)),

@@ -64,7 +64,7 @@ def cases() -> list[Case]:
     for disk in [disk for disk in disks.DISKS if disk not in disks.IMAGES]:
         found += [Case('live', disk, 'running', 'filesystem'),
                   Case('live', disk, 'paused', 'crash'),
-                  Case('cold', disk, 'suspended', 'offline'),
+                  Case('cold', disk, 'suspended', 'crash'),
                   Case('cold', disk, 'stopped', 'offline')]
         if disk in ('overlay', 'raw'):
             found += _running('mirror', disk, disks.MIRROR)

@@ -85,17 +85,15 @@ def _of_stopped(request: capture_request.Request) -> Iterator[export.Capture]:
     """Export the disk of a domain that is shut off, saved or crashed.
 
     Nothing is copied, and a managed save image is left alone.
+
+    :raises QuiesceFailed: the image requires it, and the domain is suspended
     """
     held: _Hold = (contextlib.nullcontext(chain(request.disk))
                    if request.snapshot is None else _snapshotted(request))
     with (workspace.private(request.place, None, request.notes.keep),
           held as images):
         captured_at = datetime.datetime.now(datetime.UTC)
-        # With a disk on RBD, the domain may have been started just before.
-        consistency = (export.Consistency.OFFLINE
-                       if request.snapshot is None or
-                       not request.guest.exists()
-                       else export.Consistency.CRASH)
+        consistency = quiesce.stopped(request.guest, request.settings)
         with _served(request, images) as exported:
             yield export.Capture(exported, consistency, captured_at, 0.0)
 

@@ -134,13 +134,16 @@ def copy(way: Route, context: Any, image_id: str, guest: snap_guest.Guest,
 
     :param runs: whether the guest is running
     :raises DirectRefused: Ceph failed; something may be left of the copy
-    :raises QuiesceFailed: the image requires it, and the freeze failed
+    :raises QuiesceFailed: the image requires it, and the freeze failed, or the
+        guest is suspended
     """
     backend = way.snapshot.backend
     plain = backend.driver
     freezing = _Freezing(plain, backend.rbd_name, guest, settings, notes)
     if runs:
         backend.driver = freezing
+    else:
+        quiesce.stopped(guest, settings)    # a refusal costs no copy
     try:
         location = str(backend.direct_snapshot(
             context, way.snapshot.name, 'raw', image_id, way.base_image))
@@ -151,7 +154,7 @@ def copy(way: Route, context: Any, image_id: str, guest: snap_guest.Guest,
     finally:
         backend.driver = plain
     consistency = (freezing.consistency if runs
-                   else export.Consistency.OFFLINE)
+                   else quiesce.stopped(guest, settings))
     return Copied(location, consistency, freezing.captured_at,
                   freezing.freeze_seconds)
 

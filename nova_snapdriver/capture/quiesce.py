@@ -90,6 +90,26 @@ def frozen(guest: snap_guest.Guest, settings: Settings,
     yield Quiesced(export.Consistency.CRASH)
 
 
+def stopped(guest: snap_guest.Guest,
+            settings: Settings) -> export.Consistency:
+    """Return what the disk of a domain that does not run shows.
+
+    A suspended guest has its file systems mounted, and has not written all of
+    what it holds in memory.
+
+    :raises QuiesceFailed: the image requires quiescing, and it is not that
+    """
+    if guest.exists():
+        # Its disk is on RBD, and it was started just before.
+        _accept(guest, settings, 'the guest was started meanwhile')
+        return export.Consistency.CRASH
+    if guest.is_saved():
+        _accept(guest, settings, 'the guest is suspended; resume the server, '
+                'or shut it down, and take the snapshot then')
+        return export.Consistency.CRASH
+    return export.Consistency.OFFLINE
+
+
 def _while_frozen(guest: snap_guest.Guest, settings: Settings,
                   notes: journal.Notes) -> Iterator[Quiesced]:
     quiesced = Quiesced(export.Consistency.FILESYSTEM)

@@ -33,6 +33,7 @@ from oslo_utils import timeutils
 from nova_snapdriver import exception
 from nova_snapdriver.transfer import body as image_body
 from nova_snapdriver.transfer import connections
+from nova_snapdriver.transfer import description
 from nova_snapdriver.transfer import destination
 from nova_snapdriver.transfer import safety
 from nova_snapdriver.transfer import verify as snap_verify
@@ -123,19 +124,47 @@ class Image(destination.Destination):
 
         In two requests, and only what changes: Nova's image API takes four,
         and Glance 20 ms for each attribute; half a second in which a captured
-        disk waits for its upload.
+        disk waits for its upload. Without the properties of this driver where
+        Glance does not take them.
 
         :param metadata: attributes and, as ``properties``, more of them
         :raises: as :meth:`upload` does
         """
         def attempt(server: str) -> None:
-            url = '/v2/images/%s' % self.id
-            found = _described(self._request(server, 'GET', url))
-            changes = json.dumps(_changes(metadata, found))
-            self._request(server, 'PATCH', url, changes,
-                          {'Content-Type': _JSON_PATCH})
+            try:
+                self._change(server, metadata)
+            except _Refused as ex:
+                plain = description.unlabelled(metadata)
+                if (ex.status not in description.LABEL_REFUSALS or
+                        plain == metadata):
+                    raise
+                self._change(server, plain)
+                LOG.warning('Image %(image)s will not say how it was made, '
+                            'see [snapdriver] snapdriver_properties: '
+                            '%(error)s', {'image': self.id, 'error': ex})
 
         self._retrying(attempt)
+
+    def _change(self, server: str, metadata: dict[str, Any]) -> None:
+        url = '/v2/images/%s' % self.id
+        found = _described(self._request(server, 'GET', url))
+        changes = description.changes(metadata, found)
+        if changes:
+            self._request(server, 'PATCH', url, json.dumps(changes),
+                          {'Content-Type': _JSON_PATCH})
+
+    def remove_labels(self) -> None:
+        """Remove the properties of this driver that another image had.
+
+        For a snapshot by Nova's own driver. It goes on if Glance refuses.
+        """
+        try:
+            self.describe({})
+        except Exception as ex:
+            LOG.warning('Image %(image)s may say how another one was made: '
+                        '%(error)s', {'image': self.id, 'error': ex})
+        finally:
+            self.close()
 
     def upload(self, body: image_body.ImageBody) -> None:
         """Upload the image, again from its first byte if an attempt fails.
@@ -201,14 +230,16 @@ class Image(destination.Destination):
         """
         refusal = 'it set the image back to queued'
         try:
-            self._api.update(self._context, self.id,
-                             dict(metadata, location=location),
+            self.describe(metadata)
+            self._api.update(self._context, self.id, {'location': location},
                              purge_props=False)
         except nova_exception.ImageNotFound:
             raise
         except Exception as ex:
             # It is of many classes, Nova's and glanceclient's.
             refusal = str(ex) or repr(ex)
+        finally:
+            self.close()
         status = self._located()
         if status == 'queued':
             raise exception.DirectRefused('Glance: %s' % refusal)
@@ -422,23 +453,6 @@ def _described(response: Any) -> dict[str, Any]:
             reason='Glance describes the image as a %s' %
                    type(found).__name__)
     return found
-
-
-def _changes(metadata: dict[str, Any],
-             found: dict[str, Any]) -> list[dict[str, Any]]:
-    """The changes that metadata needs, as a JSON patch.
-
-    "add" replaces a value, too. As in Nova, empty values are left out (an
-    instance without kernel and ramdisk), and values are strings.
-
-    :param found: the image as Glance's API gives it
-    """
-    attributes = dict(metadata)
-    attributes.update(attributes.pop('properties'))
-    del attributes['status']            # Glance's to set
-    return [{'op': 'add', 'path': '/' + name, 'value': str(value)}
-            for name, value in attributes.items()
-            if value and found.get(name) != str(value)]
 
 
 def _message(text: str) -> str:

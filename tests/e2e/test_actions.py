@@ -55,11 +55,11 @@ def test_a_backup_with_rotation(lab, server, tmp_path):
     checks.assert_goes_on(lab, server)
 
 
-@pytest.mark.parametrize('stop, status, start', (
-    ('os-stop', 'SHUTOFF', 'os-start'),
-    ('suspend', 'SUSPENDED', 'resume')))
+@pytest.mark.parametrize('stop, status, start, consistency', (
+    ('os-stop', 'SHUTOFF', 'os-start', 'offline'),
+    ('suspend', 'SUSPENDED', 'resume', 'crash')))
 def test_a_server_that_does_not_run(lab, server, tmp_path, stop, status,
-                                    start):
+                                    start, consistency):
     """Its disk is read where it is, and its memory is not touched."""
     lab.cloud.action(server.id, stop)
     lab.cloud.wait_server(server.id, status)
@@ -67,7 +67,7 @@ def test_a_server_that_does_not_run(lab, server, tmp_path, stop, status,
     lab.cloud.wait_server(server.id, status)
 
     assert image['snapdriver_path'] == 'cold'
-    assert image['snapdriver_consistency'] == 'offline'
+    assert image['snapdriver_consistency'] == consistency
     checks.assert_nothing_left(lab)
     checks.assert_copy(lab, image['id'], server, tmp_path)
     lab.cloud.action(server.id, start)

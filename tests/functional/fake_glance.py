@@ -47,6 +47,7 @@ class FakeGlance(http.server.ThreadingHTTPServer):
     so many times.
     ``lag`` is how many reads after an upload still show the image before it.
     ``rate`` limits an upload, in bytes per second; None means unlimited.
+    ``label_fault`` is the status for a change of this driver's properties.
     ``location_fault`` is the status for a request that sets a location.
     """
 
@@ -68,6 +69,7 @@ class FakeGlance(http.server.ThreadingHTTPServer):
         self.lag = 0
         self.headers = []
         self.deleted = False
+        self.label_fault = None
         self.location_fault = None
         self.location = None
         self.data = None
@@ -138,7 +140,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_PATCH(self):
         length = int(self.headers['Content-Length'])
-        for change in json.loads(self.rfile.read(length)):
+        changes = json.loads(self.rfile.read(length))
+        if self.server.label_fault and any(
+                change['path'].startswith('/snapdriver_')
+                for change in changes):
+            return self._answer(self.server.label_fault)
+        for change in changes:
             name = change['path'].lstrip('/')
             if name == 'locations/-':
                 if self.server.location_fault:

@@ -12,6 +12,8 @@
 
 """The cold path on stopped domains of a real libvirt."""
 
+import dataclasses
+
 import pytest
 
 from nova_snapdriver.capture import cold
@@ -27,9 +29,9 @@ from tests.functional import images
 BACKING_FORMAT = bytes.fromhex('e2792aca')
 
 
-def captured_image(guest, area):
+def captured_image(guest, area, consistency=export.Consistency.OFFLINE):
     with cold.capture(captures.request_of(guest.wrapped(), area)) as captured:
-        assert captured.consistency is export.Consistency.OFFLINE
+        assert captured.consistency is consistency
         images.stream(captured.export, area / 'image', 'qcow2')
     assert sorted(area.glob('snapdriver-*')) == []
     domains.run('qemu-img', 'check', '-f', 'qcow2', area / 'image')
@@ -51,11 +53,25 @@ def test_shut_off(make, area, loop_device, start_domain):
 def test_saved_guest_goes_on_from_its_memory(area, start_domain):
     guest = start_domain(disks.make_qcow2(area, None))
     guest.domain.managedSave(0)
-    captured_image(guest, area)
+    # Its file systems are mounted, and it has not written all it holds.
+    captured_image(guest, area, export.Consistency.CRASH)
     assert guest.domain.hasManagedSaveImage()
     guest.domain.create()
     assert not guest.domain.hasManagedSaveImage()
     guest.assert_untouched()
+
+
+def test_saved_guest_that_has_to_be_quiesced(area, start_domain):
+    guest = start_domain(disks.make_qcow2(area, None))
+    guest.domain.managedSave(0)
+    request = captures.request_of(guest.wrapped(), area)
+    required = dataclasses.replace(request, settings=dataclasses.replace(
+        request.settings, has_agent=True, require_quiesce=True))
+    with (pytest.raises(exception.QuiesceFailed, match='suspended'),
+          cold.capture(required)):
+        pass
+    assert sorted(area.glob('snapdriver-*')) == []
+    guest.domain.create()
 
 
 def test_backing_format_is_never_guessed(area):

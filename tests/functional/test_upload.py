@@ -290,3 +290,39 @@ def test_answer_that_is_lost_after_an_image_has_outgrown(glance):
     Upload(0).run(asked('qcow2', program=GROWING, argument='20'))
     assert len(glance.headers) == 2
     assert glance.data == b'x' * 120
+
+
+LABELLED = {'disk_format': 'raw', 'properties': {
+    'os_type': 'linux', 'snapdriver_path': 'live'}}
+
+
+def test_labels_are_set(upload, glance):
+    glance.image['snapdriver_captured_at'] = 'of the base image'
+    upload.image.describe(LABELLED)
+    assert glance.image['snapdriver_path'] == 'live'
+    assert 'snapdriver_captured_at' not in glance.image
+
+
+@pytest.mark.parametrize('status', (403, 413))
+def test_labels_that_are_refused_are_left_out(upload, glance, status, caplog):
+    glance.label_fault = status
+    upload.image.describe(LABELLED)
+    assert glance.image['os_type'] == 'linux'
+    assert glance.image['disk_format'] == 'raw'
+    assert 'snapdriver_path' not in glance.image
+    assert 'snapdriver_properties' in caplog.text
+
+
+def test_labels_of_another_image_are_removed(upload, glance):
+    glance.image.update(snapdriver_path='live', os_type='linux')
+    upload.image.remove_labels()
+    assert 'snapdriver_path' not in glance.image
+    assert glance.image['os_type'] == 'linux'
+
+
+def test_snapshot_by_nova_goes_on_with_labels_that_stay(upload, glance,
+                                                        caplog):
+    glance.image.update(snapdriver_path='live')
+    glance.label_fault = 403
+    upload.image.remove_labels()
+    assert 'may say how another one was made' in caplog.text

@@ -26,6 +26,7 @@ import pytest
 from nova_snapdriver import exception
 from nova_snapdriver import imagebackend
 from nova_snapdriver import journal
+from nova_snapdriver.transfer import description
 from nova_snapdriver.transfer import image
 from nova_snapdriver.transfer import verify
 
@@ -215,7 +216,7 @@ def test_answer_of_glance(content):
     except exception.UploadFailed as ex:
         assert len(str(ex)) < 1000
         return
-    image._changes({'status': 'active', 'properties': {'a': 1}}, found)
+    description.changes({'status': 'active', 'properties': {'a': 1}}, found)
 
 
 ALGORITHMS = strategies.sampled_from(
@@ -250,6 +251,7 @@ def test_image_that_is_verified(stored, hashes):
 
 @hypothesis.given(strategies.dictionaries(strategies.text(), JSON))
 def test_image_as_glance_describes_it(found):
-    changes = image._changes({'status': 'active', 'disk_format': 'raw',
-                              'properties': {'a': 1}}, found)
-    assert {change['path'] for change in changes} <= {'/disk_format', '/a'}
+    changes = description.changes({'status': 'active', 'disk_format': 'raw',
+                                   'properties': {'a': 1}}, found)
+    assert {change['path'] for change in changes
+            if change['op'] == 'add'} <= {'/disk_format', '/a'}

@@ -154,6 +154,7 @@ def guest():
     found.agent_refusal.return_value = None
     found.freeze.return_value = found.thaw.return_value = 1
     found.run_id.return_value = 'boot 7'
+    found.exists.return_value = found.is_saved.return_value = False
     return found
 
 
@@ -186,6 +187,23 @@ def test_stopped_guest_is_not_frozen(route, guest):
                   lambda *args: 'rbd://there', runs=False)
     assert copied.consistency is export.Consistency.OFFLINE
     guest.freeze.assert_not_called()
+
+
+def test_suspended_guest_has_its_file_systems_mounted(route, guest):
+    guest.is_saved.return_value = True
+    copied = copy(route, guest, capture_notes.Notes(),
+                  lambda *args: 'rbd://there', runs=False)
+    assert copied.consistency is export.Consistency.CRASH
+
+
+def test_suspended_guest_that_has_to_be_quiesced_is_not_copied(route, guest):
+    guest.is_saved.return_value = True
+    route.snapshot.backend.direct_snapshot = mock.Mock()
+    with pytest.raises(exception.QuiesceFailed, match='resume the server'):
+        direct.copy(route, None, 'image', guest,
+                    quiesce.Settings(5, True, True), capture_notes.Notes(),
+                    False)
+    route.snapshot.backend.direct_snapshot.assert_not_called()
 
 
 @pytest.mark.parametrize('error, raised', (

@@ -20,24 +20,6 @@ import pytest
 from nova_snapdriver import exception
 from nova_snapdriver.transfer import image
 
-METADATA = {'status': 'active', 'disk_format': 'qcow2', 'properties': {
-    'kernel_id': '', 'ramdisk_id': None, 'owner_id': 'p', 'count': 3}}
-
-
-def changes(found):
-    return {change['path']: change['value']
-            for change in image._changes(METADATA, found)}
-
-
-def test_all_is_set_in_an_image_that_has_nothing():
-    assert changes({'disk_format': None}) == {
-        '/disk_format': 'qcow2', '/owner_id': 'p', '/count': '3'}
-
-
-def test_just_what_differs_is_changed():
-    assert changes({'disk_format': 'qcow2', 'owner_id': 'q', 'count': '3',
-                    'min_disk': 7}) == {'/owner_id': 'p'}
-
 
 @pytest.mark.parametrize('page, words', (
     ('', 'no reason given'),
