@@ -316,6 +316,24 @@ Related options:
 
 * ``[snapdriver] compression``
 """),
+    cfg.StrOpt(
+        'store',
+        default='',
+        help="""
+Store of Glance that takes the images, of those that ``enabled_backends`` in
+glance-api.conf names; empty means Glance's default store.
+
+``base`` means the store of the image that the server was made from, and the
+default store if that image is deleted or its store takes no uploads. If Glance
+has no store of this name, the snapshot fails before the guest is touched, and
+the error names the stores there are.
+
+Set it where snapshots belong on other storage than images that are uploaded
+by users. It is for what this driver uploads: a disk that Ceph copies goes into
+the pool of the image that the server was made from, which happens only if that
+image is in the store named here, and snapshots that Nova's own driver takes go
+into Glance's default store.
+"""),
     cfg.IntOpt(
         'upload_stall_timeout',
         default=300, min=10,

@@ -59,6 +59,7 @@ from nova_snapdriver.transfer import hashes
 from nova_snapdriver.transfer import image as snap_image
 from nova_snapdriver.transfer import process
 from nova_snapdriver.transfer import send
+from nova_snapdriver.transfer import stores
 
 LOG = logging.getLogger(__name__)
 CONF = nova.conf.CONF
@@ -246,6 +247,8 @@ class SnapDriver(driver.LibvirtDriver):
             self._retry.begin()
 
     def _take(self, task: _Task) -> None:
+        task.image.store = stores.choose(
+            CONF.snapdriver.store, task.context, lambda: self._base(task))
         way = self._planner.plan(task.context, task.instance, task.image.id)
         faultpoint.reach('snapshot.planned')
         _log_plan(task, way.plan)
@@ -357,8 +360,13 @@ class SnapDriver(driver.LibvirtDriver):
 
     def _algorithm(self, task: _Task) -> str:
         """The hash that Glance is going to compute of the image."""
-        return hashes.choose(lambda: self._image_api.get(
-            task.context, task.instance.image_ref))
+        return hashes.choose(lambda: self._base(task))
+
+    def _base(self, task: _Task) -> dict[str, Any]:
+        """The image that the server was made from."""
+        found: dict[str, Any] = self._image_api.get(
+            task.context, task.instance.image_ref)
+        return found
 
     def _shows(self, image: snap_image.Image) -> bool:
         """Whether Glance shows [service_user] the images of tenants."""

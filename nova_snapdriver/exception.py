@@ -115,6 +115,24 @@ class ImageHidden(SnapdriverError):
                'and then the entry in [snapdriver] journal_directory.')
 
 
+class StoresHidden(SnapdriverError):
+    """Glance does not say which stores it has."""
+
+    msg_fmt = ('Snapshot failed, the guest was not touched: [snapdriver] '
+               'store in nova.conf is set, and Glance does not say which '
+               'stores it has: %(reason)s. A Glance with a single store, '
+               'without enabled_backends in glance-api.conf, has none to '
+               'choose.')
+
+
+class StoreUnknown(SnapdriverError):
+    """Glance has no store of the configured name."""
+
+    msg_fmt = ('Snapshot failed, the guest was not touched: [snapdriver] '
+               'store = %(store)s in nova.conf is no store that Glance can '
+               'upload into. It has: %(known)s.')
+
+
 class DirectRefused(SnapdriverError):
     """Ceph or Glance refused to copy; the disk can still be read."""
 

@@ -32,6 +32,7 @@ from nova_snapdriver import host as snap_host
 from nova_snapdriver import imagebackend
 from nova_snapdriver import journal
 from nova_snapdriver import plan as snap_plan
+from nova_snapdriver.transfer import stores
 
 LOG = logging.getLogger(__name__)
 CONF = nova.conf.CONF
@@ -93,8 +94,8 @@ class Planner:
         disk = imagebackend.root_disk(guest.live_xml())
         image_format = _image_format(disk)
         snapshot, not_held = self._rbd_snapshot(instance, disk)
-        route, not_direct = _route(context, instance, image_id, snapshot,
-                                   image_format)
+        route, not_direct = self._route(context, instance, image_id, snapshot,
+                                        image_format)
         return Way(
             self._choose(guest, disk, image_format, not_direct, not_held),
             guest, disk, image_format, quiesce.settings(CONF, instance),
@@ -121,6 +122,43 @@ class Planner:
             LOG.warning('The disk is on RBD, where Nova cannot reach it: %s',
                         ex, instance=instance)
             return None, str(ex)
+
+    def _route(self, context: Any, instance: Any, image_id: str,
+               snapshot: rbd.Snapshot | None, image_format: str
+               ) -> tuple[direct.Route | None, str | None]:
+        """How Ceph can copy the disk; or none, and why."""
+        if snapshot is None:
+            return None, 'no RBD snapshot of the disk is to be had'
+        if image_format != 'raw':
+            return None, 'the image is to have the format %s' % image_format
+        try:
+            self._check_store(context, instance)
+            return direct.route(snapshot, context, instance.image_ref,
+                                image_id), None
+        except exception.DirectRefused as ex:
+            LOG.info('The disk is on RBD and has to be read: %s', ex,
+                     instance=instance)
+            return None, str(ex)
+
+    def _check_store(self, context: Any, instance: Any) -> None:
+        """Check that the base image is in the store that is asked for.
+
+        Into its pool Nova has the disk copied.
+
+        :raises DirectRefused: it is not, or is not to be seen
+        """
+        wanted = CONF.snapdriver.store
+        if wanted in ('', stores.BASE):
+            return
+        try:
+            found = stores.of(self._driver._image_api.get(
+                context, instance.image_ref))
+        except Exception as ex:
+            raise exception.DirectRefused(str(ex) or repr(ex)) from ex
+        if wanted not in found:
+            raise exception.DirectRefused(
+                '[snapdriver] store is %s, and the image that the server was '
+                'made from is not in it' % wanted)
 
     def _choose(self, guest: snap_guest.Guest,
                 disk: imagebackend.RootDisk | None, image_format: str,
@@ -152,23 +190,6 @@ class Planner:
             unknown = ('an answer about its capabilities: %s' % ex,)
             return unknown, unknown
         return found.missing, found.server_missing
-
-
-def _route(context: Any, instance: Any, image_id: str,
-           snapshot: rbd.Snapshot | None, image_format: str
-           ) -> tuple[direct.Route | None, str | None]:
-    """How Ceph can copy the disk; or none, and why."""
-    if snapshot is None:
-        return None, 'no RBD snapshot of the disk is to be had'
-    if image_format != 'raw':
-        return None, 'the image is to have the format %s' % image_format
-    try:
-        return direct.route(snapshot, context, instance.image_ref,
-                            image_id), None
-    except exception.DirectRefused as ex:
-        LOG.info('The disk is on RBD and has to be read: %s', ex,
-                 instance=instance)
-        return None, str(ex)
 
 
 def _image_format(disk: imagebackend.RootDisk | None) -> str:

@@ -118,6 +118,8 @@ class Image(destination.Destination):
         self.id = image_id
         #: Glance has deleted it for us.
         self.gone = False
+        #: Name of the store that takes it; None for Glance's default.
+        self.store: str | None = None
 
     def describe(self, metadata: dict[str, Any]) -> None:
         """Set metadata; attributes that are not among it stay as they are.
@@ -184,9 +186,12 @@ class Image(destination.Destination):
             body.prepare()
             if body.image_format == 'raw':
                 safety.check_raw(body.head(safety.SECTOR_BYTES))
+            headers = {'Content-Type': 'application/octet-stream',
+                       'x-openstack-image-size': str(len(body))}
+            if self.store is not None:
+                headers['x-image-meta-store'] = self.store
             self._request(server, 'PUT', '/v2/images/%s/file' % self.id, body,
-                          {'Content-Type': 'application/octet-stream',
-                           'x-openstack-image-size': str(len(body))})
+                          headers)
 
         self._retrying(
             attempt,

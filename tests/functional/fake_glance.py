@@ -49,6 +49,8 @@ class FakeGlance(http.server.ThreadingHTTPServer):
     ``rate`` limits an upload, in bytes per second; None means unlimited.
     ``label_fault`` is the status for a change of this driver's properties.
     ``location_fault`` is the status for a request that sets a location.
+    ``stores`` is the list of its stores, as its API gives it; None for a
+    Glance with one store alone.
     """
 
     daemon_threads = True
@@ -73,6 +75,7 @@ class FakeGlance(http.server.ThreadingHTTPServer):
         self.location_fault = None
         self.location = None
         self.data = None
+        self.stores = None
 
     @property
     def url(self):
@@ -134,6 +137,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._answer(200, b'{"versions": []}')
         if self.path.startswith('/v2/schemas/image'):
             return self._answer(200, json.dumps(SCHEMA).encode())
+        if self.path == '/v2/info/stores':
+            if self.server.stores is None:
+                return self._answer(404)
+            return self._answer(
+                200, json.dumps({'stores': self.server.stores}).encode())
         if self.server.deleted:
             return self._answer(404)
         return self._answer(200, json.dumps(self.server.read()).encode())
