@@ -63,8 +63,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(args: argparse.Namespace) -> int:
     lab = stack.Stack(settings.load())
-    needs_lab = args.command not in AS_IT_IS
-    if args.command not in STANDARD_LIBRARY and not _entered(lab):
+    # Debian 13 has a lab of its own.
+    elsewhere = getattr(args, 'debian13', None) is not None
+    needs_lab = not elsewhere and args.command not in AS_IT_IS
+    if not (elsewhere or args.command in STANDARD_LIBRARY or _entered(lab)):
         if needs_lab:
             lab.install()
         python = lab.settings.bin('python')

@@ -10,11 +10,13 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Test the driver on other releases of Nova, by tox."""
+"""Test the driver on other releases of Nova, or on Debian 13."""
 
 import argparse
 import subprocess
 
+from lab import command as lab_command
+from lab import debian13
 from lab.openstack import process
 from lab.openstack import settings
 from lab.openstack import stack
@@ -27,11 +29,18 @@ TESTS = ('-m', 'quick', 'tests/functional/test_driver.py',
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    pass
+    parser.add_argument(
+        '--debian13', metavar='FOLDER', type=lab_command.path,
+        help='instead, unit and functional tests on Debian 13, which is'
+        ' installed in FOLDER and kept there')
+    parser.add_argument('--demo', action='store_true',
+                        help='with --debian13: the demo instead of tests')
 
 
 def run(lab: stack.Stack, args: argparse.Namespace) -> int:
-    """Install tox where it is missing, and run it."""
+    """Install what is missing, and run the tests."""
+    if args.debian13:
+        return debian13.run(lab.settings, args.debian13.resolve(), args.demo)
     return subprocess.run(
         command(lab.settings), cwd=lab.settings.checkout,
         env=settings.environment()).returncode

@@ -19,7 +19,7 @@ import lab
 
 ROOT = pathlib.Path(lab.__file__).parent
 # Each may import those before it, and none of its own line.
-ROOMS = (('openstack', 'luks'), ('observe', 'command'),
+ROOMS = (('openstack', 'luks'), ('observe', 'command', 'debian13'),
          ('paths', 'faults', 'attacks', 'bench', 'lifecycle', 'matrix'),
          ('test',), ('__main__',))
 LEVELS = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
