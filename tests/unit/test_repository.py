@@ -74,6 +74,28 @@ def test_path_on_the_contributors_page_exists(path):
     assert (ROOT / path).exists()
 
 
+REPORTS = (ROOT / 'doc/source/field-reports.rst').read_text()
+
+
+def reported():
+    """The test that each row names."""
+    return re.findall(r'^     - ``(tests/\S+)::(\w+)``$', REPORTS,
+                      re.MULTILINE)
+
+
+@pytest.mark.parametrize('file, name', sorted(set(reported())))
+def test_test_of_a_field_report_exists(file, name):
+    assert re.search(rf'^ *def {name}\(', (ROOT / file).read_text(),
+                     re.MULTILINE)
+
+
+def test_field_reports_have_a_link_and_a_test_each():
+    rows = re.findall(r'^   \* - (.*)$', REPORTS, re.MULTILINE)
+    links = [row for row in rows if re.fullmatch(r'`.+ <https://\S+>`__', row)]
+    assert len(links) == len(reported()) >= 30
+    assert set(rows) - set(links) == {'Report'}
+
+
 def test_manual_has_every_command():
     page = (ROOT / 'doc/source/cli.rst').read_text()
     assert re.findall(r':func: (\w+)', page) == list(main.COMMANDS)
