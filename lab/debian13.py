@@ -142,7 +142,7 @@ def _test(conf: settings.Settings) -> int:
     lab = stack.Stack(conf)
     lab.virtlogd.ensure()
     lab.libvirtd.ensure()
-    # Apart: functional tests have Nova's options parsed, unit tests parse them.
+    # Apart: functional tests parse the options that unit tests register.
     return max(_pytest(conf, 'tests/unit'), _pytest(conf, 'tests/functional'))
 
 
