@@ -21,8 +21,10 @@ from nova_snapdriver.stream import formats
 
 _DISK_FORMATS = frozenset(('qcow2', 'raw'))
 _DISK_TYPES = frozenset(('file', 'block'))
-_ACTIVE = frozenset((power_state.RUNNING, power_state.PAUSED))
-# Suspended servers are among them: Nova saves their memory and stops them.
+# SUSPENDED is a guest that sleeps (S3): its QEMU holds the disk.
+_ACTIVE = frozenset((power_state.RUNNING, power_state.PAUSED,
+                     power_state.SUSPENDED))
+# Nova's suspended servers are among them: their memory is saved.
 _STOPPED = frozenset((power_state.SHUTDOWN, power_state.CRASHED))
 
 
@@ -187,6 +189,8 @@ def _not_mirrored(facts: Facts) -> str | None:
 
 def _not_cold(facts: Facts) -> str | None:
     """Why the cold path cannot be used; ``None`` if it can."""
+    if facts.power_state == power_state.SUSPENDED:
+        return 'libvirt does not save the memory of a guest that sleeps'
     return facts.not_held or _not_served(facts)
 
 

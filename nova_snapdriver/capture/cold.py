@@ -23,17 +23,12 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import datetime
-import json
 import os
-from typing import Any
 
-import nova.conf
-from nova import exception as nova_exception
-import nova.privsep.qemu
-from oslo_concurrency import processutils
 from oslo_log import log as logging
 from oslo_utils import timeutils
 
+from nova_snapdriver.capture import chain
 from nova_snapdriver.capture import copying
 from nova_snapdriver.capture import export
 from nova_snapdriver.capture import job
@@ -44,15 +39,10 @@ from nova_snapdriver.capture import scratch
 from nova_snapdriver.capture import server
 from nova_snapdriver.capture import suspend
 from nova_snapdriver.capture import workspace
-from nova_snapdriver import child
-from nova_snapdriver import exception
 from nova_snapdriver import faultpoint
 from nova_snapdriver import imagebackend
 
 LOG = logging.getLogger(__name__)
-CONF = nova.conf.CONF
-
-_MAX_CHAIN = 32
 
 _Chain = tuple[imagebackend.Source, ...]
 _Hold = contextlib.AbstractContextManager[_Chain]
@@ -88,8 +78,9 @@ def _of_stopped(request: capture_request.Request) -> Iterator[export.Capture]:
 
     :raises QuiesceFailed: the image requires it, and the domain is suspended
     """
-    held: _Hold = (contextlib.nullcontext(chain(request.disk))
-                   if request.snapshot is None else _snapshotted(request))
+    held: _Hold = (
+        contextlib.nullcontext(chain.images(request.disk, request.base_format))
+        if request.snapshot is None else _snapshotted(request))
     with (workspace.private(request.place, None, request.notes.keep),
           held as images):
         captured_at = datetime.datetime.now(datetime.UTC)
@@ -172,92 +163,3 @@ def _guarded(request: capture_request.Request,
         with scratch.guarded(dataclasses.replace(request, limits=limits),
                              give_up):
             yield exported
-
-
-# The chain
-
-
-def chain(disk: imagebackend.RootDisk) -> _Chain:
-    """The images of a disk, top first.
-
-    The XML of a stopped domain does not contain the backing chain. The header
-    of a qcow2 image does: QEMU and Nova write it, the guest can only write
-    clusters. A raw image is never inspected, as the guest can write all of it.
-
-    :raises DiskUnusable: the format of a backing file is unknown
-    """
-    if disk.backing:
-        return (disk.source, *disk.backing)
-    images = [disk.source]
-    while (below := _below(images[-1])) is not None:
-        images.append(below)
-        if len(images) > _MAX_CHAIN:
-            raise exception.DiskUnusable(
-                reason='the backing chain of %s has more than %d images' %
-                       (disk.source.path, _MAX_CHAIN))
-    return tuple(images)
-
-
-def _below(image: imagebackend.Source) -> imagebackend.Source | None:
-    if image.format != 'qcow2' or image.path is None:
-        return None
-    info = _info(image.path)
-    if info.get('format-specific', {}).get('data', {}).get('data-file'):
-        raise exception.DiskUnusable(
-            reason='%s keeps its data in another file, which Nova never does' %
-                   image.path)
-    path = info.get('full-backing-filename', info.get('backing-filename'))
-    if path is None:
-        return None
-    if not (_in_cache(path) or _beside(path, image.path)):
-        # Nova does not make such disks, and the path may be any file.
-        raise exception.DiskUnusable(
-            reason='the backing file %s is neither in the image cache nor '
-                   'beside the disk' % path)
-    return imagebackend.Source('file', _backing_format(info, path), path)
-
-
-def _backing_format(info: dict[str, Any], path: str) -> str:
-    # Names such as "json:" or "nbd:" can open anything: Nova writes paths.
-    if not os.path.isabs(path) or not os.path.isfile(path):
-        raise exception.DiskUnusable(
-            reason='the backing file %s is not a file on this host' % path)
-    backing = info.get('backing-filename-format')
-    if backing in ('raw', 'qcow2'):
-        return str(backing)
-    # Nova's image cache holds only raw images if force_raw_images is set.
-    if backing is None and CONF.force_raw_images and _in_cache(path):
-        return 'raw'
-    raise exception.DiskUnusable(
-        reason='the format of the backing file %s is not known (%s), and '
-               'nothing is probed' % (path, backing))
-
-
-def _beside(path: str, disk: str) -> bool:
-    return (os.path.dirname(os.path.realpath(path)) ==
-            os.path.dirname(os.path.realpath(disk)))
-
-
-def _in_cache(path: str) -> bool:
-    cache = os.path.join(CONF.instances_path,
-                         CONF.image_cache.subdirectory_name)
-    return bool(os.path.dirname(os.path.realpath(path)) ==
-                os.path.realpath(cache))
-
-
-def _info(path: str) -> dict[str, Any]:
-    try:
-        info: dict[str, Any] = json.loads(_read_header(path))
-    except (processutils.ProcessExecutionError, nova_exception.NovaException,
-            OSError, ValueError) as ex:
-        raise exception.DiskUnusable(
-            reason='cannot read the header of %s: %s' % (path, ex)) from ex
-    return info
-
-
-def _read_header(path: str) -> str:
-    if os.access(path, os.R_OK, effective_ids=True):
-        return child.output('qemu-img', 'info', '-f', 'qcow2',
-                            '--output=json', path)
-    # As root, by Nova's own function, which sets resource limits.
-    return str(nova.privsep.qemu.privileged_qemu_img_info(path, 'qcow2'))

@@ -38,6 +38,8 @@ class Request:
     :param snapshot: RBD snapshot to make of a disk in Ceph, to read that
     :param spool: where to store what is read ahead of the upload; ``None`` if
         nothing may be
+    :param base_format: Glance's format of the image that the server was
+        created from; ``None`` if it is not known
     :param check: raises once the snapshot is to end; called while the capture
         waits
     """
@@ -51,4 +53,5 @@ class Request:
     power: suspend.Power | None = None
     snapshot: rbd.Snapshot | None = None
     spool: readahead.Spool | None = None
+    base_format: str | None = None
     check: Callable[[], None] = lambda: None

@@ -16,6 +16,7 @@ import dataclasses
 
 import pytest
 
+from nova_snapdriver.capture import chain
 from nova_snapdriver.capture import cold
 from nova_snapdriver.capture import export
 from nova_snapdriver import exception
@@ -27,6 +28,8 @@ from tests.functional import images
 
 # In the specification of qcow2.
 BACKING_FORMAT = bytes.fromhex('e2792aca')
+# The name of a base image: a hash of its ID.
+CACHED = 'ab' * 20
 
 
 def captured_image(guest, area, consistency=export.Consistency.OFFLINE):
@@ -74,8 +77,8 @@ def test_saved_guest_that_has_to_be_quiesced(area, start_domain):
     guest.domain.create()
 
 
-def test_backing_format_is_never_guessed(area):
-    base, _ = disks.make_raw(area, None)
+def unrecorded(area, base):
+    """An overlay whose header does not name the format of its base."""
     top = area / 'top'
     domains.run('qemu-img', 'create', '-f', 'qcow2', '-F', 'raw', '-b', base,
                 top)
@@ -83,10 +86,74 @@ def test_backing_format_is_never_guessed(area):
     header = top.read_bytes()
     assert header.count(BACKING_FORMAT) == 1
     top.write_bytes(header.replace(BACKING_FORMAT, b'\0\0\0\1'))
-    disk = imagebackend.RootDisk(
-        'vda', 'disk', imagebackend.Source('file', 'qcow2', str(top)))
+    return disk_of(top)
+
+
+def disk_of(path):
+    return imagebackend.RootDisk(
+        'vda', 'disk', imagebackend.Source('file', 'qcow2', str(path)))
+
+
+@pytest.fixture
+def cache(area, monkeypatch):
+    """Makes base images in a directory of Nova's."""
+    instances = area / 'instances'
+    monkeypatch.setattr(chain.CONF, 'instances_path', str(instances))
+    instances.mkdir()
+
+    def make(folder, name=CACHED):
+        (instances / folder).mkdir(parents=True, exist_ok=True)
+        path, _ = disks.make_raw(area, None)
+        return path.rename(instances / folder / name)
+
+    return make
+
+
+@pytest.mark.parametrize('base_format', (None, 'qcow2', 'vmdk'))
+def test_backing_format_is_never_guessed(area, cache, base_format):
+    """Today's force_raw_images says nothing of the day it was cached."""
+    with pytest.raises(exception.DiskUnusable, match='not known.*rebase'):
+        chain.images(unrecorded(area, cache('_base')), base_format)
+
+
+def test_backing_format_of_an_image_that_is_raw(area, cache):
+    """Nova caches it as it is."""
+    below = chain.images(unrecorded(area, cache('_base')), 'raw')[1]
+    assert below.format == 'raw'
+
+
+def test_backing_format_beside_the_disk_is_not_of_the_image(area, cache):
+    base = cache('.')
     with pytest.raises(exception.DiskUnusable, match='not known'):
-        cold.chain(disk)
+        chain.images(unrecorded(base.parent, base), 'raw')
+
+
+def overlay(area, base):
+    top = area / 'servers' / 'top'
+    top.parent.mkdir()
+    domains.run('qemu-img', 'create', '-f', 'qcow2', '-F', 'raw', '-b', base,
+                top)
+    return disk_of(top)
+
+
+@pytest.mark.parametrize('folder, name', (
+    ('_base', 'any'), ('base_host1', CACHED), ('base_host1', CACHED + '_20'),
+    ('cache/host1', CACHED)))
+def test_cache_directory_of_another_day(area, cache, folder, name):
+    """[image_cache] subdirectory_name was changed since."""
+    base = cache(folder, name)
+    assert [image.path for image in chain.images(overlay(area, base))] == [
+        str(area / 'servers/top'), str(base)]
+
+
+@pytest.mark.parametrize('folder, name', (
+    ('base_host1', 'disk'), ('.', CACHED),
+    ('b5c7ee53-1111-4b2e-8ba0-3c7ec9d04aa1', CACHED),
+    ('../elsewhere', CACHED)))
+def test_files_of_nobodys_cache(area, cache, folder, name):
+    base = cache(folder, name)
+    with pytest.raises(exception.DiskUnusable, match='neither in the image'):
+        chain.images(overlay(area, base))
 
 
 def test_backing_file_somewhere_else_is_not_read(area):
@@ -100,7 +167,7 @@ def test_backing_file_somewhere_else_is_not_read(area):
     disk = imagebackend.RootDisk(
         'vda', 'disk', imagebackend.Source('file', 'qcow2', str(top)))
     with pytest.raises(exception.DiskUnusable, match='neither in the image'):
-        cold.chain(disk)
+        chain.images(disk)
 
 
 def test_data_file_is_not_read(area):
@@ -112,4 +179,4 @@ def test_data_file_is_not_read(area):
     disk = imagebackend.RootDisk(
         'vda', 'disk', imagebackend.Source('file', 'qcow2', str(top)))
     with pytest.raises(exception.DiskUnusable, match='another file'):
-        cold.chain(disk)
+        chain.images(disk)

@@ -36,6 +36,7 @@ def disk(**changes):
     {},
     {'virt_type': 'qemu'},
     {'power_state': power_state.PAUSED},
+    {'power_state': power_state.SUSPENDED},     # asleep in S3
     {'disk': disk(format='raw'), 'image_format': 'raw'},
     {'disk': disk(type='block', format='raw')},
     {'disk': disk(backing=(imagebackend.Source('file', 'raw', '/base'),))}))
@@ -50,7 +51,8 @@ def test_live(changes):
     ({'disk': None}, 'no disk'),
     ({'power_state': power_state.SHUTDOWN,
       'server_missing': ('qemu-nbd',)}, 'shutdown, and this host lacks qemu'),
-    ({'power_state': power_state.SUSPENDED}, 'suspended'),
+    ({'power_state': power_state.SUSPENDED, 'live_method': 'cold'},
+     'cold, and libvirt does not save'),
     ({'power_state': power_state.NOSTATE}, 'pending'),
     ({'disk': disk(type='network')}, 'network'),
     ({'disk': disk(type='volume')}, 'volume'),
