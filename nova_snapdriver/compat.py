@@ -19,8 +19,6 @@ from typing import Any
 
 from keystoneauth1 import loading
 import nova.conf
-from nova import service_auth
-from nova import utils
 
 
 def tpool() -> Any:
@@ -29,6 +27,9 @@ def tpool() -> Any:
     This and threadpool.py go with eventlet: not earlier than 2027.2, as Nova
     34 logs.
     """
+    # Late, as it imports most of Nova, which "nova-snapdriver snapshot" does
+    # without.
+    from nova import utils
     threading = getattr(utils, 'concurrency_mode_threading', None)
     if threading is None:       # Nova 31 is always eventlet: goes with it
         return utils.tpool
@@ -42,6 +43,7 @@ def tpool() -> Any:
 
 def service_auth_plugin(group: str) -> Any:
     """The credentials in a group of nova.conf; ``None`` without any."""
+    from nova import service_auth
     get = getattr(service_auth, 'get_service_auth_plugin', None)
     if get is None:             # goes with Nova 32
         return loading.load_auth_from_conf_options(nova.conf.CONF, group)

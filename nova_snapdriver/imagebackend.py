@@ -104,8 +104,26 @@ def root_disk(domain: etree._Element) -> RootDisk | None:
     :raises DiskUnusable: the XML names no format for it
     """
     disk = domain.find('devices/disk')
-    if disk is None:
-        return None
+    return None if disk is None else _described(disk)
+
+
+def find_disk(domain: etree._Element, target: str | None) -> RootDisk | None:
+    """A disk of any domain, which Nova need not have made.
+
+    :param domain: the parsed live XML
+    :param target: as ``<target dev=…>`` has it (vda); ``None`` for the first
+        one that is no CD-ROM or floppy
+    :returns: ``None`` if the domain has no such disk
+    :raises DiskUnusable: the XML names no format for it
+    """
+    for disk in domain.iterfind('devices/disk'):
+        if (disk.get('device', 'disk') == 'disk' if target is None
+                else disk.find('target').get('dev') == target):
+            return _described(disk)
+    return None
+
+
+def _described(disk: etree._Element) -> RootDisk:
     target = disk.find('target')
     name = '' if target is None else target.get('dev', '')
     return RootDisk(

@@ -51,6 +51,7 @@ _PROGRESS = '.progress'
 _PLANNED = '.planned'
 _WHOLE = '.whole'
 _GONE = '.gone'
+_TARGET = '.target'
 _NEW = '.new'
 _VERSION = 2
 _MAX_BYTES = 1 << 16
@@ -70,7 +71,7 @@ class Mark(enum.StrEnum):
     PAUSED = '.paused'
 
 
-_COMPANIONS = (_NEW, _PROGRESS, _PLANNED, _WHOLE, _GONE, *Mark)
+_COMPANIONS = (_NEW, _PROGRESS, _PLANNED, _WHOLE, _GONE, _TARGET, *Mark)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,6 +276,27 @@ class Record:
         except (OSError, ValueError, TypeError, RecursionError):
             return None
 
+    def note_target(self, target: str) -> None:
+        """Note, durably, where a snapshot without Nova is about to go.
+
+        :param target: path of a file that is not whole yet, or ``glance``
+        :raises JournalUnusable: it cannot be written
+        """
+        self._write(_TARGET, target)
+
+    @property
+    def target(self) -> str:
+        """Where it was to go; empty if nothing was made there.
+
+        :raises JournalUnusable: it cannot be read
+        """
+        try:
+            return self._read(_TARGET)
+        except FileNotFoundError:
+            return ''
+        except OSError as ex:
+            raise exception.JournalUnusable(reason=ex) from ex
+
     def note_gone(self) -> None:
         """Note, durably, that Glance has deleted the image.
 
@@ -362,6 +384,13 @@ class Journal:
     def __init__(self, directory: str, host: str) -> None:
         self._directory = pathlib.Path(directory)
         self.host = host
+
+    def __bool__(self) -> bool:
+        """Whether there is an entry, of any kind.
+
+        :raises JournalUnusable: the directory cannot be read
+        """
+        return bool(self._paths())
 
     def begin(self, entry: Entry) -> Record:
         """Write an entry, durably.

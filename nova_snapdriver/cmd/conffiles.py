@@ -27,6 +27,10 @@ from nova_snapdriver import journal
 CONF = nova.conf.CONF
 
 
+class NoFiles(base.CommandError):
+    """There is no nova.conf at all."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what load() wants."""
     parser.add_argument(
@@ -39,6 +43,7 @@ def load(args: argparse.Namespace) -> journal.Journal:
     """Read the configuration, and give the journal that it names.
 
     :raises CommandError: it cannot be read, or has a wrong value
+    :raises NoFiles: there is none
     """
     conf.register_opts(CONF)
     logging.register_options(CONF)
@@ -50,7 +55,7 @@ def load(args: argparse.Namespace) -> journal.Journal:
     except (cfg.Error, ValueError) as ex:
         raise base.CommandError('configuration: %s' % ex) from ex
     if not CONF.config_file and not CONF.config_dir:
-        raise base.CommandError(
+        raise NoFiles(
             'there is no nova.conf where Nova looks for it: name the files of '
             'nova-compute with --config-file')
     return found

@@ -18,6 +18,7 @@ import importlib
 from importlib import metadata
 import sys
 import typing
+import warnings
 
 from nova_snapdriver.cmd import base
 
@@ -27,7 +28,8 @@ from nova_snapdriver.cmd import base
 COMMANDS = {
     'register': 'let Nova find the driver',
     'list': 'show running and abandoned snapshots',
-    'recover': 'undo what a crash of nova-compute left',
+    'recover': 'undo what a crash of nova-compute, or of snapshot, left',
+    'snapshot': 'take a snapshot of a libvirt domain into a file, or Glance',
 }
 
 
@@ -36,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :param argv: the arguments without the program's name; sys.argv's if None.
     """
+    # Of a library's; nothing that an operator could do about.
+    warnings.filterwarnings('ignore', r'\s*Eventlet is deprecated')
     try:
         return _run(argv)
     except base.CommandError as error:

@@ -10,12 +10,14 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Undo the snapshots of this host that a crash of nova-compute left.
+"""Undo what a crash of nova-compute, or of snapshot, left on this host.
 
 Ends their backup jobs, thaws their guests, removes their files and deletes
 their unfinished images. nova-compute does the same when it starts. Snapshots
 that still run are left alone. A guest that a snapshot has suspended is started
-if Nova's database expects it to run, which nova-conductor is asked for. Exit
+if Nova's database expects it to run, which nova-conductor is asked for.
+Snapshots that "nova-snapdriver snapshot" took are none of Nova's, whose
+database is not asked for them; without nova.conf they are the only ones. Exit
 status 1: something could not be undone.
 """
 
@@ -34,9 +36,14 @@ from nova.virt.libvirt import guest as nova_guest
 
 from nova_snapdriver.cmd import base
 from nova_snapdriver.cmd import conffiles
+from nova_snapdriver.cmd import locally
+from nova_snapdriver import conf
 from nova_snapdriver import database
 from nova_snapdriver import exception
 from nova_snapdriver import guest as snap_guest
+from nova_snapdriver import journal
+from nova_snapdriver.local import libvirtd
+from nova_snapdriver.local import undo as local_undo
 from nova_snapdriver.recovery import undo
 
 # To hear from nova-conductor. A message queue that is away is waited for
@@ -46,13 +53,46 @@ _ANSWER_SECONDS = 15
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     conffiles.add_arguments(parser)
+    locally.add_journal(parser)
+    locally.add_connect(parser)
     parser.add_argument('--dry-run', action='store_true',
                         help='say what would be done, and do nothing')
 
 
 def run(args: argparse.Namespace) -> int:
-    entries = conffiles.load(args)
-    status = conffiles.report_unusable(entries)
+    ours, novas = locally.journals(args)
+    status = conffiles.report_unusable(ours)
+    outcomes = _recover_ours(ours, args)
+    if novas is not None:
+        status = max(status, conffiles.report_unusable(novas))
+        outcomes += _recover_novas(novas, args)
+    if not outcomes:
+        print('no snapshot was abandoned')
+    return max(status, int(any(outcome.failed for outcome in outcomes)))
+
+
+def _recover_ours(entries: journal.Journal,
+                  args: argparse.Namespace) -> list[undo.Outcome]:
+    """Undo snapshots that were taken without Nova."""
+    if not entries:
+        return []
+    try:
+        host = libvirtd.Libvirt(args.connect)
+    except exception.CaptureFailed as ex:
+        raise base.CommandError('nothing was done: %s' %
+                                ex.kwargs['reason']) from ex
+    conf.register_opts(conffiles.CONF)
+    outcomes = local_undo.Recovery(
+        undo.Tools(host, _launch, conffiles.CONF.snapdriver.agent_timeout),
+        args.dry_run).run(entries)
+    for outcome in outcomes:
+        _print('snapshot of domain %s' % outcome.entry.instance, outcome, args)
+    return outcomes
+
+
+def _recover_novas(entries: journal.Journal,
+                   args: argparse.Namespace) -> list[undo.Outcome]:
+    """Undo nova-compute's snapshots."""
     objects.register_all()
     objects_base.NovaObject.indirection_api = _Conductor()
     outcomes = undo.Recovery(
@@ -60,10 +100,9 @@ def run(args: argparse.Namespace) -> int:
                    conffiles.CONF.snapdriver.agent_timeout),
         args.dry_run).run(entries)
     for outcome in outcomes:
-        _print(outcome, 'to do' if args.dry_run else 'done')
-    if not outcomes:
-        print('no snapshot was abandoned')
-    return max(status, int(any(outcome.failed for outcome in outcomes)))
+        _print('image %s of instance %s' % (
+            outcome.entry.image, outcome.entry.instance), outcome, args)
+    return outcomes
 
 
 class _Conductor:
@@ -146,10 +185,10 @@ def _launch(uuid: str, guest: snap_guest.Guest) -> list[str]:
             '%s" does that' % (' and '.join(needs), uuid)]
 
 
-def _print(outcome: undo.Outcome, verb: str) -> None:
-    print('image %s of instance %s' % (outcome.entry.image,
-                                       outcome.entry.instance))
+def _print(what: str, outcome: undo.Outcome,
+           args: argparse.Namespace) -> None:
+    print(what)
     for done in outcome.done:
-        print('  %s: %s' % (verb, done))
+        print('  %s: %s' % ('to do' if args.dry_run else 'done', done))
     for failed in outcome.failed:
         print('  FAILED: %s' % failed)

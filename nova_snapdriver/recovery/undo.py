@@ -116,8 +116,11 @@ class Recovery:
             outcomes.append(outcome)
         return outcomes
 
+    def _undoing(self, record: journal.Record) -> 'Undoing':
+        return Undoing(record, self._tools, self._dry_run)
+
     def _undo(self, record: journal.Record) -> Outcome:
-        undoing = _Undoing(record, self._tools, self._dry_run)
+        undoing = self._undoing(record)
         done: list[str] = []
         failed: list[str] = []
 
@@ -139,7 +142,7 @@ class Recovery:
         return Outcome(record.entry, path, tuple(done), tuple(failed), waits)
 
 
-class _Undoing:
+class Undoing:
     """The steps for one snapshot; each gives what it did, in words."""
 
     def __init__(self, record: journal.Record, tools: Tools,
@@ -230,13 +233,17 @@ class _Undoing:
         if guest is None or not guest.stopped_by_io_error():
             self._unless_dry(self._record.unmark, journal.Mark.PAUSED)
             return []
-        refusal = database.why_not_running(
-            self._entry.instance, self._entry.host, paused=False)
+        refusal = self._why_not_resumed()
         if refusal is not None:
             return self._leave(journal.Mark.PAUSED, refusal)
         self._unless_dry(guest.resume)
         self._unless_dry(self._record.unmark, journal.Mark.PAUSED)
         return ['resumed the guest']
+
+    def _why_not_resumed(self) -> str | None:
+        """Why the guest must not be resumed; none if it may."""
+        return database.why_not_running(
+            self._entry.instance, self._entry.host, paused=False)
 
     def _end_copy(self) -> list[str]:
         guest = self._guest()

@@ -12,8 +12,10 @@
 
 """What "nova-snapdriver list" shows, and its exit status."""
 
+import argparse
 import contextlib
 import dataclasses
+import json
 import os
 from unittest import mock
 
@@ -34,12 +36,15 @@ def entries(tmp_path):
 
 
 @pytest.fixture
-def listed(entries, capsys):
+def listed(entries, capsys, tmp_path):
     """Run the command; give its status and the lines of both outputs."""
-    def call():
+    def call(as_json=False):
         with mock.patch.object(conffiles, 'load', return_value=entries):
-            status = snap_list.run(None)
+            status = snap_list.run(argparse.Namespace(
+                json=as_json, journal_directory=str(tmp_path / 'none')))
         shown = capsys.readouterr()
+        if as_json:
+            return status, json.loads(shown.out), shown.err.splitlines()
         return status, shown.out.splitlines()[1:], shown.err.splitlines()
     return call
 
@@ -65,6 +70,23 @@ def test_running_and_abandoned(entries, listed):
     words = abandoned.split()
     assert words[:4] == ['abandoned', ENTRY.instance, ENTRY.image, 'live']
     assert words[-2:] == ['1', '25%']
+
+
+def test_json(entries, listed):
+    abandon(entries)
+    status, (row,), errors = listed(as_json=True)
+    assert (status, errors) == (0, [])
+    assert row.pop('age_seconds') > 0
+    assert row == {'state': 'abandoned', 'instance': ENTRY.instance,
+                   'image': ENTRY.image, 'path': 'live', 'done': 1,
+                   'length': 4}
+
+
+def test_file_that_is_not_whole_is_named(entries, listed):
+    with entries.begin(ENTRY) as record:
+        record.note_target('/backup/.snapdriver-0.part')
+        _, (running,), _ = listed()
+    assert running.split()[2] == '/backup/.snapdriver-0.part'
 
 
 def test_list_undoes_nothing(entries, listed, tmp_path):

@@ -47,14 +47,16 @@ def entries(tmp_path):
 
 
 @pytest.fixture
-def recovered(cloud, entries, capsys, monkeypatch):
+def recovered(cloud, entries, capsys, monkeypatch, tmp_path):
     """Run the command; give its status and both outputs."""
     monkeypatch.setattr(objects_base.NovaObject, 'indirection_api', None)
     monkeypatch.setattr(recover, '_Host', lambda: cloud)
     monkeypatch.setattr(conffiles, 'load', lambda args: entries)
 
     def call(dry_run=False):
-        status = recover.run(argparse.Namespace(dry_run=dry_run))
+        status = recover.run(argparse.Namespace(
+            dry_run=dry_run, connect='test:///default',
+            journal_directory=str(tmp_path / 'local')))
         return status, *capsys.readouterr()
     return call
 
