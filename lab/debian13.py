@@ -29,10 +29,13 @@ from lab.openstack import settings
 from lab.openstack import stack
 
 RELEASE = 'trixie'
+INCLUDED = ('python3', 'iproute2', 'ca-certificates')
 MIRROR = 'http://deb.debian.org/debian'
 # Marks a folder that debootstrap has completed.
 MARKER = '.nova-snapdriver-debian'
 CHECKOUT = '/checkout'
+# The machine's own, which it may need to reach PyPI.
+CERTIFICATES = '/usr/local/share/ca-certificates'
 MODULE = 'lab.debian13'
 NODES = ('null', 'zero', 'full', 'random', 'urandom', 'tty', 'fuse', 'kvm',
          'loop-control')
@@ -65,11 +68,15 @@ for number in $(seq 0 {LOOPS - 1}); do
     mknod "dev/loop$number" b 7 "$number"
 done
 cp /etc/resolv.conf etc/
+if [ -d {CERTIFICATES} ]; then
+    mkdir -p .{CERTIFICATES}
+    mount --bind {CERTIFICATES} .{CERTIFICATES}
+fi
 hostname debian13
 pivot_root . old
 umount -l /old
 cd {CHECKOUT}
-chgrp -f kvm /dev/kvm && chmod 660 /dev/kvm
+chgrp kvm /dev/kvm 2>/dev/null && chmod 660 /dev/kvm || true
 ip link set lo up
 "$@"
 '''
@@ -100,8 +107,8 @@ def make(folder: pathlib.Path, log: pathlib.Path) -> None:
         process.run(log, 'apt-get', 'update')
         process.run(log, 'apt-get', 'install', '-y', 'debootstrap')
     process.run(log, 'unshare', '--mount', 'debootstrap',
-                '--variant=minbase', '--include=python3,iproute2', RELEASE,
-                folder, MIRROR)
+                '--variant=minbase', f'--include={",".join(INCLUDED)}',
+                RELEASE, folder, MIRROR)
     (folder / MARKER).touch()
 
 
@@ -126,6 +133,7 @@ def _environment() -> dict[str, str]:
 
 
 def _install(conf: settings.Settings) -> int:
+    process.run(conf.log('certificates'), 'update-ca-certificates')
     packages.install_system(conf)
     packages.install_venv(conf)
     return 0
