@@ -61,9 +61,9 @@ Related options:
 Space, in MiB, to keep free on the file system of ``scratch_directory``.
 
 With less than that free, no live snapshot starts and no copy of a disk is
-made, and a live snapshot that is running is aborted with an error: if the file
-system became full, QEMU would fail the guest's writes. The reserve is for all
-snapshots of the host together.
+made, and the live snapshot that uses most is aborted with an error, then the
+next: if the file system became full, QEMU would fail the guest's writes. The
+reserve is for all snapshots of the host together.
 
 Raise it where guests write fast. Free space is checked twice a second, so the
 reserve should hold what all guests of the host write in a second or two. 0
@@ -110,8 +110,9 @@ smaller the limit, the later that is.
 If the upload then breaks off, it cannot restart, and if Glance uses another
 hash than for the images before, the image cannot be verified: in both cases
 the snapshot fails. Set it to 0 where restarting an upload matters more than
-the guest's writes. The space used never exceeds half of what is free beyond
-``scratch_reserve``.
+the guest's writes. All snapshots of the host together leave half of what was
+free beyond ``scratch_reserve``, and one takes at most half of its
+``scratch_limit``.
 
 Related options:
 

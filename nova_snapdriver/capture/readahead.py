@@ -23,6 +23,7 @@ import array
 import dataclasses
 import fcntl
 import os
+import stat
 import termios
 import types
 from typing import Any
@@ -30,9 +31,14 @@ from typing import Self
 
 from oslo_utils import units
 
+from nova_snapdriver.capture import workspace
 from nova_snapdriver import exception
 
 _MESSAGES_BYTES = 4096
+
+# As in the stream process: a tenth by default, never more than half.
+_SHARE = 10
+_MOST = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +57,14 @@ class Spool:
 
 def spool(conf: Any, directory: str) -> Spool | None:
     """Read nova.conf; ``None`` if reading ahead is disabled."""
-    if not conf.snapdriver.read_ahead_limit:
+    limit, most = (conf.snapdriver.read_ahead_limit,
+                   conf.snapdriver.scratch_limit)
+    if not limit:
         return None
-    return Spool(directory, conf.snapdriver.read_ahead_limit * units.Mi,
+    if most:
+        # Of all that the snapshot may use, as of a file system else.
+        limit = most // _SHARE if limit < 0 else min(limit, most // _MOST)
+    return Spool(directory, limit * units.Mi,
                  conf.snapdriver.scratch_reserve * units.Mi)
 
 
@@ -112,6 +123,18 @@ class ReadAhead:
         self.ended = reader == self._reader
         return self.ended
 
+    def allocated(self) -> int:
+        """Bytes allocated by what is read ahead; 0 if that is not to be seen.
+
+        Its file has no name: it is looked for among those that the stream
+        process has open.
+        """
+        try:
+            with os.scandir('/proc/%d/fd' % (self._reader or 0)) as entries:
+                return sum(_allocated(entry.path) for entry in entries)
+        except OSError:
+            return 0                    # the process has ended
+
     def _listen(self) -> None:
         waiting = array.array('i', [0])
         # Unlike a read, it does not block, with eventlet or without.
@@ -149,3 +172,13 @@ class ReadAhead:
     def captured(self) -> int:
         """Where the process writes its number once the disk is read."""
         return self._telling
+
+
+def _allocated(path: str) -> int:
+    """Bytes allocated by an open file without a name; 0 for all others."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return 0                        # it was closed
+    unnamed = stat.S_ISREG(found.st_mode) and not found.st_nlink
+    return found.st_blocks * workspace.BLOCK_BYTES if unnamed else 0

@@ -46,6 +46,9 @@ _POLL_SECONDS = 0.5
 # while the disk is read.
 _HURRY_SHARE = 4
 
+# All guards that watch: their captures share the file system, and its reserve.
+_watching: 'set[Guard]' = set()
+
 
 class Guard:
     """Watches one capture in a thread, from its start to its end.
@@ -70,6 +73,8 @@ class Guard:
         self._thread = threading.Thread(target=self._watch, daemon=True)
         # A guest that was stopped by an earlier error must stay so.
         self._stopped_before = self._guest.stopped_by_io_error()
+        #: Bytes that the capture uses, when last looked at.
+        self.used = 0
         self.reason: str | None = None
 
     def start(self) -> None:
@@ -92,6 +97,13 @@ class Guard:
                       instance=self._guest.instance)
 
     def _watch(self) -> None:
+        _watching.add(self)
+        try:
+            self._watch_on()
+        finally:
+            _watching.discard(self)
+
+    def _watch_on(self) -> None:
         while not self._stopping.wait(_POLL_SECONDS):
             try:
                 reason = self._pressure()
@@ -110,11 +122,25 @@ class Guard:
         if self._stopped():
             return ('QEMU had no space for the scratch file and stopped '
                     'the guest')
-        used = _allocated(self._place.path)
-        if self._limits.limit and used > self._limits.limit:
+        self.used = _allocated(self._place.path)
+        unnamed = 0 if self._ahead is None else self._ahead.allocated()
+        if self._limits.limit and self.used + unnamed > self._limits.limit:
             return ('the guest overwrote more than [snapdriver] scratch_limit,'
                     ' %d MiB' % (self._limits.limit // units.Mi))
-        return space.shortage(self._place.path, self._limits)
+        return self._shortage()
+
+    def _shortage(self) -> str | None:
+        """Why this capture is the one to end, if the reserve is touched.
+
+        The one that uses most ends first, and may be enough. No other waits
+        for that once half of the reserve is gone.
+        """
+        reason = space.shortage(self._place.path, self._limits)
+        most = max((one.used for one in tuple(_watching)), default=0)
+        if reason and self.used < most and (
+                space.free(self._place.path) >= self._limits.reserve // 2):
+            return None
+        return reason
 
     def _hurry(self, ahead: readahead.ReadAhead) -> bool:
         """Read ahead if the guest overwrites much; whether the job ended."""

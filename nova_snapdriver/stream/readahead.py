@@ -16,6 +16,10 @@ An image leaves at the speed of the pipe's reader. From the order to run ahead
 on, the disk is read at its own speed: what the pipe has no room for goes into
 a temporary file, the spool, and from there into the pipe, in order. The order
 is not taken back. While the pipe has room, there is no file.
+
+The spool saves time and is needed by nobody: all spools of a host together
+leave half of the space that they found beyond the reserve to the guests, as
+each looks at it while it grows.
 """
 
 import collections
@@ -43,6 +47,9 @@ _MAX_RUNS = 64 * units.Ki
 _SHARE = 10
 _MOST = 2
 
+# Bytes stored between two looks at the free space.
+_LOOK = 4 * units.Mi
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -52,9 +59,19 @@ def room(directory: str, limit: int, reserve: int) -> int:
     :param limit: bytes; negative for a tenth of what is free
     :param reserve: bytes that stay free in the directory's file system
     """
-    found = os.statvfs(directory)
-    free = max(0, found.f_bavail * found.f_frsize - reserve)
+    free = max(0, _free(directory) - reserve)
     return free // _SHARE if limit < 0 else min(limit, free // _MOST)
+
+
+def floor(directory: str, reserve: int) -> int:
+    """The free space, in bytes, below which a spool takes no more."""
+    return reserve + max(0, _free(directory) - reserve) // _MOST
+
+
+def _free(where: str | int) -> int:
+    """Free bytes in the file system of a path or an open file."""
+    found = os.statvfs(where)
+    return found.f_bavail * found.f_frsize
 
 
 class Outlet:
@@ -103,9 +120,13 @@ class Outlet:
                 content = content[os.write(self._pipe, content):]
             except BlockingIOError:
                 if _waited(self._pipe, self._order):
-                    self._spool = _Spool(self._pipe, self._open(), room(
-                        self._directory, self._limit, self._reserve))
+                    self._spool = self._make()
         return content
+
+    def _make(self) -> '_Spool':
+        return _Spool(self._pipe, self._open(),
+                      room(self._directory, self._limit, self._reserve),
+                      floor(self._directory, self._reserve))
 
     def _open(self) -> BinaryIO:
         # Unnamed from the start where the file system can do that, and private
@@ -134,14 +155,18 @@ class _Spool:
     """A ring of bytes in a file, emptied into a pipe by a thread.
 
     :param limit: size of the ring, in bytes
+    :param floor: free bytes of the file system to leave to others
     """
 
-    def __init__(self, pipe: int, file: BinaryIO, limit: int) -> None:
+    def __init__(self, pipe: int, file: BinaryIO, limit: int,
+                 floor: int = 0) -> None:
         self._pipe = pipe
         self._file = file
         self._writeback = writeback.Writeback(file.fileno())
         # A smaller ring would be slower than none.
         self._limit = max(limit, _CHUNK)
+        self._floor = floor
+        self._unseen = _LOOK            # bytes stored since the last look
         self._put = self._got = 0       # bytes of data in the file, ever
         # In order: the length of each run, and whether it is in the file.
         self._runs: collections.deque[tuple[int, bool]] = collections.deque()
@@ -165,8 +190,8 @@ class _Spool:
             if count:
                 self._note(count, True)
             else:
-                # The disk is full. Once the spool is empty, these bytes are
-                # next in order.
+                # The disk is full, or others need it. Once the spool is
+                # empty, these bytes are next in order.
                 self._empty()
                 self._send(content)
                 return
@@ -197,6 +222,8 @@ class _Spool:
                        self._limit - self._put % self._limit)
 
     def _store(self, content: memoryview) -> int:
+        if self._is_short():
+            return 0
         at = self._put % self._limit
         try:
             count = os.pwrite(self._file.fileno(), content, at)
@@ -205,7 +232,17 @@ class _Spool:
                 raise
             return 0
         self._writeback.wrote(at, count)
+        self._unseen += count
         return count
+
+    def _is_short(self) -> bool:
+        """Whether others need the space; looks every few MiB."""
+        if self._unseen < _LOOK:
+            return False
+        if _free(self._file.fileno()) < self._floor:
+            return True
+        self._unseen = 0
+        return False
 
     def _empty(self) -> None:
         """Wait until the spool is empty, and begin anew."""

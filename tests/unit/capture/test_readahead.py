@@ -12,6 +12,9 @@
 
 import os
 
+import tempfile
+from unittest import mock
+
 import pytest
 
 from nova_snapdriver.capture import readahead
@@ -55,3 +58,32 @@ def test_who_reads_again_is_not_disturbed(between):
     assert not between.claim_end()
     say(between, 8)
     assert between.claim_end()
+
+
+@pytest.mark.parametrize('limit, most, expected', (
+    (-1, 0, -1), (300, 0, 300), (-1, 1000, 100), (300, 1000, 300),
+    (800, 1000, 500)))
+def test_limit_of_the_snapshot_counts(limit, most, expected):
+    conf = mock.Mock()
+    conf.snapdriver.read_ahead_limit = limit
+    conf.snapdriver.scratch_limit = most
+    conf.snapdriver.scratch_reserve = 7
+    assert readahead.spool(conf, '/x') == readahead.Spool(
+        '/x', expected << 20, 7 << 20)
+
+
+def test_file_without_a_name_is_counted(between, tmp_path):
+    start(between, os.getpid())
+    before = between.allocated()
+    with tempfile.TemporaryFile(dir=tmp_path, buffering=0) as file:
+        file.write(bytes(1 << 20))
+        assert between.allocated() - before >= 1 << 20
+    with open(tmp_path / 'named', 'wb', buffering=0) as file:
+        file.write(bytes(1 << 20))
+        assert between.allocated() == before
+
+
+def test_process_that_is_gone_has_no_files(between):
+    assert between.allocated() == 0
+    start(between, 1 << 30)
+    assert between.allocated() == 0

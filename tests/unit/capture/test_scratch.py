@@ -161,6 +161,43 @@ def test_limit_is_kept_and_named(limits, option, place, guarded):
             raise exception.StreamFailed(reason='the export vanished')
 
 
+def test_file_that_is_read_ahead_counts(place, reading, guarded):
+    """It has no name, and the directory does not show it."""
+    ended = threading.Event()
+    with mock.patch.object(reading, 'allocated', return_value=2 << 20):
+        with pytest.raises(exception.ScratchExhausted, match='scratch_limit'):
+            with guarded(StoppingGuest(ALL), ended.set,
+                         space.Limits(0, 1 << 20), reading):
+                assert ended.wait(SECONDS)
+                raise exception.StreamFailed(reason='the export vanished')
+
+
+class Others:
+    """Another capture that watches, and uses so much."""
+
+    def __init__(self, used):
+        self.used = used
+
+
+@pytest.mark.parametrize('used, free, ends', (
+    (9 << 20, 600, False),      # another one uses more, and ends first
+    (1 << 10, 600, True),
+    (9 << 20, 400, True)))      # half of the reserve is gone: at once
+def test_snapshot_that_uses_most_ends_first(used, free, ends, place, guarded,
+                                            monkeypatch):
+    monkeypatch.setattr(scratch, '_watching', {Others(used)})
+    monkeypatch.setattr(space, 'free', lambda directory: free)
+    with open(place.scratch, 'wb') as file:
+        file.write(bytes(1 << 20))
+    ended = threading.Event()
+    try:
+        with guarded(StoppingGuest(ALL), ended.set, space.Limits(1000, 0)):
+            assert ended.wait(SECONDS if ends else 0.3) is ends
+            raise exception.StreamFailed(reason='the export vanished')
+    except (exception.ScratchExhausted, exception.StreamFailed) as ex:
+        assert isinstance(ex, exception.ScratchExhausted) is ends
+
+
 def test_upload_that_was_complete_already_counts(guarded):
     ended = threading.Event()
     with guarded(StoppingGuest(ALL), ended.set, space.Limits(ALL, 0)):

@@ -166,3 +166,28 @@ def test_room(limit, reserve, expected, tmp_path):
     free = mock.Mock(f_bavail=10, f_frsize=100)
     with mock.patch.object(readahead.os, 'statvfs', return_value=free):
         assert readahead.room(str(tmp_path), limit, reserve) == expected
+
+
+def test_floor_leaves_half_to_the_guests(tmp_path):
+    free = mock.Mock(f_bavail=10, f_frsize=100)
+    with mock.patch.object(readahead.os, 'statvfs', return_value=free):
+        assert readahead.floor(str(tmp_path), 0) == 500
+        assert readahead.floor(str(tmp_path), 400) == 700
+        assert readahead.floor(str(tmp_path), 2000) == 2000
+
+
+def test_spool_stops_where_others_need_the_space(pipes, tmp_path):
+    """And goes on when there is some again."""
+    pipes.order()
+    free = mock.Mock(f_bavail=100 * MIB, f_frsize=1)
+    with mock.patch.object(readahead.os, 'statvfs', return_value=free):
+        target = outlet(pipes, tmp_path, 64 * MIB)
+        target.write(DATA)
+        free.f_bavail = 49 * MIB
+        writing = Writing(target, DATA, DATA, DATA)
+        assert not writing.kept.wait(0.3)
+        assert pipes.drain(2 * len(DATA)) == bytes(DATA) * 2
+        free.f_bavail = 100 * MIB
+        assert pipes.drain(2 * len(DATA)) == bytes(DATA) * 2
+        writing.join()
+    assert writing.error is None

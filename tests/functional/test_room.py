@@ -1,0 +1,83 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Several snapshots read ahead into one small file system."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+MIB = 1 << 20
+SIZE, RESERVE, SPOOLS = 256 * MIB, 32 * MIB, 5
+# Between two looks at the file system each may store so much.
+STEP = 4 * MIB
+# A file system of the test's own, that nobody else sees.
+MOUNT = 'mount -t tmpfs -o size="$1" room "$2" && exec "$3" - "$2"'
+PROGRAM = f"""
+import os, sys, threading, time
+from nova_snapdriver.stream import readahead
+directory = sys.argv[1]
+ordering, order = os.pipe()
+os.write(order, b'.')
+pipes = [os.pipe() for _ in range({SPOOLS})]
+piece = memoryview(os.urandom({MIB}))
+def fill(pipe):
+    outlet = readahead.Outlet(pipe, ordering, directory, {SIZE}, {RESERVE})
+    for _ in range(100):
+        outlet.write(piece)
+    outlet.close()
+    os.close(pipe)
+def free():
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize
+threads = [threading.Thread(target=fill, args=(pipe[1],)) for pipe in pipes]
+for thread in threads:
+    thread.start()
+least = before = free()
+unchanged = 0
+while unchanged < 20:
+    time.sleep(0.05)
+    unchanged = unchanged + 1 if free() == before else 0
+    before = free()
+    least = min(least, before)
+def drain(pipe, counts):
+    count = 0
+    while data := os.read(pipe, 1 << 20):
+        count += len(data)
+    counts.append(count)
+counts = []
+drains = [threading.Thread(target=drain, args=(pipe[0], counts))
+          for pipe in pipes]
+for thread in drains + threads:
+    thread.ident or thread.start()
+for thread in drains + threads:
+    thread.join()
+print(least, free(), *counts)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='mounts a file system')
+def test_spools_of_all_leave_half_to_the_guests(tmp_path):
+    done = subprocess.run(
+        ['unshare', '--mount', 'sh', '-c', MOUNT, 'sh', str(SIZE),
+         str(tmp_path), sys.executable], input=PROGRAM, text=True,
+        capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    least, last, *counts = map(int, done.stdout.split())
+    half = RESERVE + (SIZE - RESERVE) // 2
+    assert least >= half - SPOOLS * STEP
+    # They did read ahead, lost nothing, and gave all of it back.
+    assert least < half + SPOOLS * STEP
+    assert counts == [100 * MIB] * SPOOLS
+    assert last == SIZE
