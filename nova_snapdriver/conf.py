@@ -272,6 +272,14 @@ SHA-256 takes half of that on CPUs with instructions for it: where
 The hash is the one that Glance computed of the last image that nova-compute
 has verified, and before that, of the image that the server was made from.
 Should Glance use another one, the disk is read a second time.
+
+With ``destination = rbd`` it means that what was written is read from Ceph
+again and compared, before Glance is told of it. Of a disk that Ceph copies
+(path ``direct``) nothing is compared.
+
+Related options:
+
+* ``[snapdriver] destination``
 """),
     cfg.StrOpt(
         'compression',
@@ -334,6 +342,60 @@ by users. It is for what this driver uploads: a disk that Ceph copies goes into
 the pool of the image that the server was made from, which happens only if that
 image is in the store named here, and snapshots that Nova's own driver takes go
 into Glance's default store.
+"""),
+    cfg.StrOpt(
+        'destination',
+        default='glance',
+        choices=[
+            ('glance', 'upload the image to Glance'),
+            ('rbd', "write it into Ceph, where Glance's store is, and tell "
+                    'Glance where it is')],
+        help="""
+Where this host sends images.
+
+Set ``rbd`` where Glance keeps its images in Ceph, this host reaches that
+cluster, and images are raw (``[libvirt] snapshot_image_format = raw``). A
+snapshot then takes the time of its data and not that of the size of its disk,
+and Glance's CPU takes no part in it. It needs the Python bindings of librbd, a
+user of Ceph with ``profile rbd`` for the monitors and for that pool, and a
+Glance that lets users set locations, as for disks in Ceph.
+
+Where the image is to have another format, or Ceph or Glance refuses, it is
+uploaded to Glance; the log says why.
+
+Related options:
+
+* ``[snapdriver] rbd_pool``
+* ``[snapdriver] rbd_user``
+* ``[snapdriver] rbd_ceph_conf``
+* ``[snapdriver] verify``
+"""),
+    cfg.StrOpt(
+        'rbd_pool',
+        default='',
+        help="""
+Pool of Glance's store in Ceph, for ``destination = rbd``; empty means the pool
+of the image that the server was made from.
+
+Set it where servers are made from images that are elsewhere or deleted, or
+where Glance does not show the locations of images.
+"""),
+    cfg.StrOpt(
+        'rbd_user',
+        default='',
+        help="""
+User of Ceph, without ``client.``, that writes images with ``destination =
+rbd``; empty means ``[libvirt] rbd_user``.
+
+Set it where Nova has no user of Ceph, or to use one that may write into that
+pool alone.
+"""),
+    cfg.StrOpt(
+        'rbd_ceph_conf',
+        default='',
+        help="""
+Path of the ceph.conf of the cluster of Glance's store, for ``destination =
+rbd``; empty means ``[libvirt] images_rbd_ceph_conf``, or else Ceph's default.
 """),
     cfg.IntOpt(
         'upload_stall_timeout',

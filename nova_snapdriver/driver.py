@@ -55,9 +55,11 @@ from nova_snapdriver.recovery import retry
 from nova_snapdriver.recovery import undo
 from nova_snapdriver import threadpool
 from nova_snapdriver.transfer import compression
+from nova_snapdriver.transfer import destination
 from nova_snapdriver.transfer import hashes
 from nova_snapdriver.transfer import image as snap_image
 from nova_snapdriver.transfer import process
+from nova_snapdriver.transfer import rbd as snap_rbd
 from nova_snapdriver.transfer import send
 from nova_snapdriver.transfer import stores
 
@@ -283,7 +285,7 @@ class SnapDriver(driver.LibvirtDriver):
         referred = threading.Event()
         try:
             with direct.removed_on_error(
-                    way.route, task.record.keep,
+                    way.route.undo, str(way.route), task.record.keep,
                     lambda: not referred.is_set() or task.image.delete()):
                 copied = direct.copy(
                     way.route, task.context, task.image.id, way.guest,
@@ -339,21 +341,55 @@ class SnapDriver(driver.LibvirtDriver):
 
     def _send(self, task: _Task, way: planning.Way,
               captured: export.Capture) -> None:
-        source = captured.export
-        request = process.Request(
-            source, way.image_format,
+        if way.target is not None:
+            if self._write_into_ceph(task, way, way.target, captured):
+                return
+        self._send_to(task.image, task, way, captured, process.Request(
+            captured.export, way.image_format,
             self._algorithm(task) if CONF.snapdriver.verify else None,
             compression.choose(CONF, way.image_format, task.instance),
-            process.limits(CONF))
+            process.limits(CONF)))
+
+    def _write_into_ceph(self, task: _Task, way: planning.Way,
+                         target: process.Target,
+                         captured: export.Capture) -> bool:
+        """Write the disk into the pool of Glance's store.
+
+        :returns: whether it is there; if not, it is as if nothing had been
+        """
+        image, url = snap_rbd.StoredImage(task.image, target), way.written
+        # Never ended early: if Ceph refuses, the disk is read again.
+        source = dataclasses.replace(captured.export, ahead=None)
+        request = process.Request(
+            source, way.image_format,
+            snap_rbd.ALGORITHM if CONF.snapdriver.verify else None,
+            limits=process.limits(CONF), target=target)
+        try:
+            with direct.removed_on_error(
+                    lambda: snap_rbd.remove(CONF, url), url, task.record.keep,
+                    lambda: not image.referred or task.image.delete()):
+                self._send_to(image, task, way, captured, request)
+        except exception.DirectRefused as ex:
+            LOG.warning('Ceph or Glance refused an image in the pool '
+                        '%(pool)s, it is uploaded instead: %(error)s',
+                        {'pool': target.pool, 'error': ex},
+                        instance=task.instance)
+            return False
+        return True
+
+    def _send_to(self, image: destination.Destination, task: _Task,
+                 way: planning.Way, captured: export.Capture,
+                 request: process.Request) -> None:
         settings = send.Settings(CONF.snapdriver.verify,
                                  CONF.snapdriver.progress_interval,
                                  task.snapshot.note_sent)
         watch = timeutils.StopWatch().start()
-        with causes.watch(task.snapshot, source, way.guest, task.image,
+        with causes.watch(task.snapshot, captured.export, way.guest,
+                          task.image,
                           way.plan.path is plan.Path.LIVE) as ends:
             # In eventlet mode in a native thread: it reads pipes.
             length = threadpool.call(
-                send.send, task.image, self._metadata(task, way, captured),
+                send.send, image, self._metadata(task, way, captured),
                 request, task.record, settings, ends)
         LOG.info('Snapshot uploaded and verified: bytes=%d seconds=%.1f',
                  length, watch.elapsed(), instance=task.instance)
@@ -410,6 +446,9 @@ def _with_leftovers(task: _Task, way: planning.Way) -> journal.Planned:
 def _log_plan(task: _Task, chosen: plan.Plan) -> None:
     LOG.info('Snapshot path: %s, as %s', chosen.path, chosen.reason,
              instance=task.instance)
+    if chosen.destination:
+        LOG.info('Snapshot destination: %s', chosen.destination,
+                 instance=task.instance)
 
 
 def _log_capture(task: _Task, way: planning.Way,

@@ -66,6 +66,11 @@ PATHS: dict[str, tuple[str, ...]] = {
                 'suspend.saved', 'copy.made', 'resume.begun',
                 'resume.started', 'resume.noted', *_THAWING, *_SERVING,
                 *_SENDING, *_SERVED, *_END),
+    # For a server that is stopped, and an image written into Ceph.
+    'rbd': (*_BEGINNING, 'workspace.made', *_SERVING, 'upload.announced',
+            'image.described', 'stream.laid-out', 'upload.first',
+            'upload.middle', 'rbd.written', 'rbd.referred',
+            'upload.answered', 'upload.verified', *_SERVED, *_END),
     'direct': (*_BEGINNING, *_FREEZING, 'direct.held', *_THAWING,
                'direct.copied', 'direct.referred', 'journal.removing',
                'journal.removed'),

@@ -121,11 +121,13 @@ class Planned:
         planned
     :param snapshots: URLs of RBD snapshots of the disk
     :param clone: of the direct path, the URL of the copy in Glance's pool
+    :param written: URL of the image that the disk is written into, in Ceph
     """
 
     path: str = ''
     snapshots: tuple[str, ...] = ()
     clone: str = ''
+    written: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,7 +256,8 @@ class Record:
             values = json.loads(self._read(_PLANNED))
             return Planned(str(values['path']),
                            tuple(map(str, values['snapshots'])),
-                           str(values['clone']))
+                           str(values['clone']),
+                           str(values.get('written', '')))
         except FileNotFoundError:
             return Planned()
         except (OSError, ValueError, TypeError, LookupError,

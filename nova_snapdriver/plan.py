@@ -40,6 +40,9 @@ class Path(enum.StrEnum):
     REFUSED = 'refused'
 
 
+_READ = frozenset((Path.LIVE, Path.MIRROR, Path.COLD))
+
+
 @dataclasses.dataclass(frozen=True)
 class Facts:
     """Everything that the choice depends on.
@@ -59,6 +62,8 @@ class Facts:
         words; ``None`` if it can
     :param not_held: why no RBD snapshot can be made of the disk, in words;
         ``None`` if one can, or if the disk is not on RBD
+    :param not_stored: why the image cannot be written into Ceph, in words;
+        ``None`` if it can; empty if nobody asks for that
     """
 
     virt_type: str
@@ -73,6 +78,7 @@ class Facts:
     block_job: bool = False
     not_direct: str | None = 'the disk is not on RBD'
     not_held: str | None = None
+    not_stored: str | None = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,21 +88,38 @@ class Plan:
     :param fallback: the plan if Ceph or Glance refuses. Only the direct path
         has one: by then all that it did to the guest is undone.
     :param suspends: whether the guest is running and will be suspended
+    :param destination: where the image goes, and why, in words; empty if it
+        is uploaded because nobody asks for anything else
+    :param stored: whether the image is written into Ceph, not uploaded
     """
 
     path: Path
     reason: str
     fallback: 'Plan | None' = None
     suspends: bool = False
+    destination: str = ''
+    stored: bool = False
 
 
 def choose(facts: Facts) -> Plan:
     """Choose the path. It is chosen once and does not change afterwards."""
     streamed = _choose_streamed(facts)
     if facts.not_direct is not None or _not_ours(facts):
-        return streamed
+        return _sent(streamed, facts)
+    # Its fallback is uploaded: who refused a copy's location refuses this one.
     return Plan(Path.DIRECT, 'its disk and Glance are on the same Ceph '
                 'cluster', fallback=streamed)
+
+
+def _sent(streamed: Plan, facts: Facts) -> Plan:
+    """The plan for a disk that is read, with the destination of its image."""
+    if facts.not_stored == '' or streamed.path not in _READ:
+        return streamed
+    if facts.not_stored is None:
+        return dataclasses.replace(streamed, stored=True, destination=(
+            "rbd, the pool of Glance's store"))
+    return dataclasses.replace(
+        streamed, destination='glance, as %s' % facts.not_stored)
 
 
 def _choose_streamed(facts: Facts) -> Plan:

@@ -23,6 +23,7 @@ from lab import command
 from lab.observe import measure
 from lab.observe import remains
 from lab.observe import rounds
+from lab.openstack import ceph
 from lab.openstack import config
 from lab.openstack import guest
 from lab.openstack import process
@@ -44,7 +45,9 @@ UPLOAD_BYTES = 40 << 20
 # A copy of the small disk fits, and the driver's default reserve does not.
 SCRATCH_BYTES = 160 << 20
 # How Glance runs, by where disks are.
-IMAGES = {'file': config.Images(), 'rbd': config.Images(('rbd', 'file'))}
+IMAGES = {'file': config.Images(), 'rbd': config.Images(('rbd', 'file')),
+          # Disks in files, and images in Ceph.
+          'file-rbd': config.Images(('rbd', 'file'))}
 UNFINISHED = ('queued', 'saving', 'importing')
 AGENT_TIMEOUT = 2
 
@@ -184,7 +187,7 @@ class Harness:
 
     def _base(self) -> str:
         hooked = f'{guest.COMMAND_LINE} lab.hook'
-        if self._disk == 'file':
+        if self._disk != 'rbd':
             return self.lab.small_image(
                 f'{NAME}-{self.lab.guest.version()}', os_command_line=hooked)
         return self.lab.small_image(
@@ -275,7 +278,16 @@ class Harness:
     def _left(self) -> list[str]:
         return remains.on_host(self.conf, self.mounted / 'scratch') + [
             f'left behind: image {image["status"]}'
-            for image in self.api.images() if image['status'] in UNFINISHED]
+            for image in self.api.images() if image['status'] in UNFINISHED
+        ] + self._left_in_pool()
+
+    def _left_in_pool(self) -> list[str]:
+        """Return what is in Glance's pool and no image of Glance's."""
+        if 'rbd' not in IMAGES[self._disk].stores:
+            return []
+        known = {image['id'] for image in self.api.images()}
+        return [f'left behind: {ceph.IMAGES}/{name}' for name in
+                self.lab.ceph.listed('ls', ceph.IMAGES) if name not in known]
 
     def guest_problems(self, one: Watched, state: str = 'running',
                        booted: bool = False) -> list[str]:

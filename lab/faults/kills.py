@@ -31,7 +31,9 @@ from nova_snapdriver import faultpoint
 OPTIONS: dict[str, config.Options] = {'mirror': disks.MIRROR,
                                       'suspend': disks.SUSPEND}
 # The paths of servers that do not run.
-STOPPED = frozenset(('cold',))
+STOPPED = frozenset(('cold', 'rbd'))
+# Where disks and images are, if not in files.
+PLACES = {'direct': 'rbd', 'rbd': 'file-rbd'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +65,9 @@ class Kills:
             self._path(path, list(group))
 
     def _path(self, path: str, wanted: list[Kill]) -> None:
-        self.harness.use('rbd' if path == 'direct' else 'file',
-                         *OPTIONS.get(path, ()))
+        options = (disks.written(self.harness.conf) if path == 'rbd'
+                   else OPTIONS.get(path, ()))
+        self.harness.use(PLACES.get(path, 'file'), *options)
         for batch in _batches(_spread(wanted)):
             self.harness.boot(len(batch))
             if path in STOPPED:

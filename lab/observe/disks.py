@@ -15,8 +15,10 @@
 import pathlib
 
 from lab.observe import measure
+from lab.openstack import ceph
 from lab.openstack import config
 from lab.openstack import process
+from lab.openstack import settings
 
 # An image needs a name for each kind: Nova caches it in the format that the
 # options asked for when it was first used.
@@ -45,6 +47,15 @@ QCOW2: config.Options = (('libvirt', 'snapshot_image_format', 'qcow2'),)
 ZSTD: config.Options = (('snapdriver', 'compression', 'zstd'),)
 # By Nova's own option.
 ZLIB: config.Options = (('libvirt', 'snapshot_compression', 'true'),)
+
+
+def written(conf: settings.Settings) -> config.Options:
+    """Return what has images written into Glance's pool in Ceph."""
+    return (('libvirt', 'snapshot_image_format', 'raw'),
+            ('snapdriver', 'destination', 'rbd'),
+            ('snapdriver', 'rbd_pool', ceph.IMAGES),
+            ('snapdriver', 'rbd_user', ceph.GLANCE),
+            ('snapdriver', 'rbd_ceph_conf', str(conf.ceph_conf)))
 
 
 def disk_format(kind: str) -> str:

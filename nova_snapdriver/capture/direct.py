@@ -56,6 +56,14 @@ class Route:
     base_image: str
     clone: str
 
+    def undo(self) -> None:
+        """Remove the copy, complete or not, and the snapshot."""
+        remove(self.snapshot.backend.driver, self.snapshot.url, self.clone)
+
+    def __str__(self) -> str:
+        return 'the failed copy %s and the RBD snapshot %s' % (
+            self.clone, self.snapshot.url)
+
 
 @dataclasses.dataclass(frozen=True)
 class Copied:
@@ -160,12 +168,15 @@ def copy(way: Route, context: Any, image_id: str, guest: snap_guest.Guest,
 
 
 @contextlib.contextmanager
-def removed_on_error(way: Route, on_leftover: Callable[[], None],
+def removed_on_error(undo: Callable[[], object], what: str,
+                     on_leftover: Callable[[], None],
                      is_unused: Callable[[], bool]) -> Iterator[None]:
-    """Remove the copy and the snapshot if the block raises.
+    """Remove what is in Ceph if the block raises.
 
+    :param undo: removes it
+    :param what: is removed, in words
     :param on_leftover: called when something could not be removed
-    :param is_unused: says for sure that no image refers to the copy
+    :param is_unused: says for sure that no image refers to it
     """
     try:
         yield
@@ -173,16 +184,13 @@ def removed_on_error(way: Route, on_leftover: Callable[[], None],
         refused = isinstance(ex, exception.DirectRefused)
         try:
             if refused or is_unused():
-                remove(way.snapshot.backend.driver, way.snapshot.url,
-                       way.clone)
+                undo()
             else:
                 # It is Glance's: a recovery sees what has become of it.
                 on_leftover()
         except Exception as error:
-            LOG.error('Cannot remove the failed copy %(clone)s and the RBD '
-                      'snapshot %(snapshot)s: %(error)s',
-                      {'clone': way.clone, 'snapshot': way.snapshot.url,
-                       'error': error})
+            LOG.error('Cannot remove %(what)s: %(error)s',
+                      {'what': what, 'error': error})
             on_leftover()
         raise
 

@@ -32,6 +32,8 @@ from nova_snapdriver import host as snap_host
 from nova_snapdriver import imagebackend
 from nova_snapdriver import journal
 from nova_snapdriver import plan as snap_plan
+from nova_snapdriver.transfer import process
+from nova_snapdriver.transfer import rbd as snap_rbd
 from nova_snapdriver.transfer import stores
 
 LOG = logging.getLogger(__name__)
@@ -49,6 +51,12 @@ class Way:
     settings: quiesce.Settings
     snapshot: rbd.Snapshot | None = None
     route: direct.Route | None = None
+    target: process.Target | None = None
+
+    @property
+    def written(self) -> str:
+        """URL of the image that is written into Ceph; empty if none is."""
+        return '' if self.target is None else snap_rbd.url(self.target)
 
     @property
     def planned(self) -> journal.Planned:
@@ -59,7 +67,7 @@ class Way:
             clone = self.route.clone
         if self.plan.path is snap_plan.Path.COLD and self.snapshot is not None:
             snapshots.append(self.snapshot.url)
-        return journal.Planned(path, tuple(snapshots), clone)
+        return journal.Planned(path, tuple(snapshots), clone, self.written)
 
     def fallback(self) -> 'Way':
         """The way that is planned for a refusal of this one."""
@@ -96,10 +104,14 @@ class Planner:
         snapshot, not_held = self._rbd_snapshot(instance, disk)
         route, not_direct = self._route(context, instance, image_id, snapshot,
                                         image_format)
+        target, not_stored = self._target(context, instance, image_id,
+                                          image_format)
+        chosen = self._choose(guest, disk, image_format, not_direct, not_held,
+                              not_stored)
         return Way(
-            self._choose(guest, disk, image_format, not_direct, not_held),
-            guest, disk, image_format, quiesce.settings(CONF, instance),
-            snapshot, route)
+            chosen, guest, disk, image_format,
+            quiesce.settings(CONF, instance), snapshot, route,
+            target if chosen.stored else None)
 
     def _guest(self, instance: Any) -> snap_guest.Guest:
         find = functools.partial(self._driver._host.get_guest, instance)
@@ -140,6 +152,19 @@ class Planner:
                      instance=instance)
             return None, str(ex)
 
+    def _target(self, context: Any, instance: Any, image_id: str,
+                image_format: str) -> tuple[process.Target | None, str | None]:
+        """Where in Ceph the image can be written; or none, and why."""
+        if CONF.snapdriver.destination != 'rbd':
+            return None, ''
+        if image_format != 'raw':
+            return None, 'the image is to have the format %s' % image_format
+        try:
+            return snap_rbd.locate(CONF, context, self._driver._image_api,
+                                   instance.image_ref, image_id), None
+        except exception.DirectRefused as ex:
+            return None, str(ex)
+
     def _check_store(self, context: Any, instance: Any) -> None:
         """Check that the base image is in the store that is asked for.
 
@@ -162,8 +187,8 @@ class Planner:
 
     def _choose(self, guest: snap_guest.Guest,
                 disk: imagebackend.RootDisk | None, image_format: str,
-                not_direct: str | None,
-                not_held: str | None) -> snap_plan.Plan:
+                not_direct: str | None, not_held: str | None,
+                not_stored: str | None) -> snap_plan.Plan:
         missing, server_missing = self._missing()
         return snap_plan.choose(snap_plan.Facts(
             virt_type=CONF.libvirt.virt_type,
@@ -177,7 +202,8 @@ class Planner:
             encryption=CONF.ephemeral_storage_encryption.enabled,
             block_job=guest.has_block_job(disk),
             not_direct=not_direct,
-            not_held=not_held))
+            not_held=not_held,
+            not_stored=not_stored))
 
     def _missing(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """What the host lacks for the live path, and for the others.

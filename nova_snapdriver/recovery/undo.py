@@ -27,6 +27,7 @@ import types
 from typing import Any
 
 import libvirt
+import nova.conf
 from nova import exception as nova_exception
 from nova.storage import rbd_utils
 from oslo_log import log as logging
@@ -42,6 +43,7 @@ from nova_snapdriver import exception
 from nova_snapdriver import guest as snap_guest
 from nova_snapdriver import journal
 from nova_snapdriver.recovery import images
+from nova_snapdriver.transfer import rbd as snap_rbd
 from nova_snapdriver import waiting
 
 LOG = logging.getLogger(__name__)
@@ -377,22 +379,26 @@ class Undoing:
         After the image: with one that refers to it, the copy is Glance's.
         """
         planned = self._record.planned
-        if not planned.snapshots:
-            return []
+        copies = [url for url in (planned.clone, planned.written) if url]
         if self._dry_run:
-            done = ['would remove %s' % url for url in planned.snapshots]
-            if planned.clone:
-                done.append('would remove %s, if no image is in it' %
-                            planned.clone)
-            return done
-        driver = rbd_utils.RBDDriver()
+            return [*('would remove %s, if no image is in it' % url
+                      for url in copies),
+                    *('would remove %s' % url for url in planned.snapshots)]
         done = []
         # First: while it is not flattened, Ceph keeps the snapshot.
-        if planned.clone and (self._record.gone or
-                              not images.exists(self._entry)):
-            done += direct.remove_clone(driver, planned.clone)
+        if copies and (self._record.gone or not images.exists(self._entry)):
+            done += self._remove_copies(planned)
         for url in planned.snapshots:
-            done += rbd.remove(driver, url)
+            done += rbd.remove(rbd_utils.RBDDriver(), url)
+        return done
+
+    def _remove_copies(self, planned: journal.Planned) -> list[str]:
+        """Remove what no image refers to."""
+        done = []
+        if planned.clone:
+            done += direct.remove_clone(rbd_utils.RBDDriver(), planned.clone)
+        if planned.written:
+            done += snap_rbd.remove(nova.conf.CONF, planned.written)
         return done
 
     def _unless_dry(self, action: Callable[..., object],

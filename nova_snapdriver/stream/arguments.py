@@ -90,6 +90,18 @@ class Arguments:
     captured: typing.Annotated[int | None, Option(
         'write the process number there when the export has been read',
         'DESCRIPTOR', int)] = None
+    rbd_pool: typing.Annotated[str, Option(
+        'pool in Ceph to make the image in, instead of sending it',
+        'NAME')] = ''
+    rbd_image: typing.Annotated[str, Option(
+        'name of the image in that pool', 'NAME')] = ''
+    rbd_user: typing.Annotated[str, Option(
+        'user of Ceph, without "client."', 'NAME')] = ''
+    rbd_conf: typing.Annotated[str, Option(
+        'ceph.conf', 'PATH')] = ''
+    rbd_stall_timeout: typing.Annotated[float, Option(
+        'maximum time for an answer of Ceph', 'SECONDS',
+        float)] = _STALL_SECONDS
 
 
 def build(arguments: Arguments) -> list[str]:

@@ -66,9 +66,7 @@ def choose(arguments: stream_arguments.Arguments, export: nbd.Client,
     :param check: raises if the image is not wanted any more
     :raises ExportError: the disk could not be mapped, or not read
     """
-    clusters = extents.ClusterMap(export.size)
-    for offset, length in export.data_extents():
-        clusters.mark(offset, length)
+    clusters = mapped(export)
     wanted = formats.FORMATS[arguments.format]
     settings = stream_sample.Settings(
         arguments.compression if wanted.packed else None,
@@ -81,6 +79,17 @@ def choose(arguments: stream_arguments.Arguments, export: nbd.Client,
         clusters, settings,
         wanted.packed(clusters, settings.codec, plan.place),
         plan.sample, arguments.harder_from)
+
+
+def mapped(export: nbd.Client) -> extents.ClusterMap:
+    """Which clusters of a disk hold data.
+
+    :raises ExportError: the disk could not be mapped
+    """
+    clusters = extents.ClusterMap(export.size)
+    for offset, length in export.data_extents():
+        clusters.mark(offset, length)
+    return clusters
 
 
 def _plan(arguments: stream_arguments.Arguments, clusters: extents.ClusterMap,

@@ -23,7 +23,8 @@ _BEAT_SECONDS = 5
 _GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
 
 
-def begin(say: Callable[..., None], pipe: int, messages: int) -> None:
+def begin(say: Callable[..., None], pipe: int, messages: int,
+          leaving: Callable[[], None] = lambda: None) -> None:
     """Say ``alive`` every few seconds from now on, in a thread.
 
     The process ends, with an error, once nobody reads the image any more, and
@@ -32,6 +33,7 @@ def begin(say: Callable[..., None], pipe: int, messages: int) -> None:
     :param say: called with the name of an event and its values
     :param pipe: file descriptor, where the image leaves
     :param messages: file descriptor, where events leave
+    :param leaving: called before the process is ended
     """
     def end(message: str) -> None:
         # Not by an exception: the main thread may be stuck in libnbd, and
@@ -39,6 +41,7 @@ def begin(say: Callable[..., None], pipe: int, messages: int) -> None:
         with contextlib.suppress(Exception):
             if _has_room(messages):
                 say('error', message=message)
+            leaving()
         os._exit(1)
 
     def beat() -> None:

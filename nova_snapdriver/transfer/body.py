@@ -24,6 +24,7 @@ from oslo_log import log as logging
 from nova_snapdriver import exception
 from nova_snapdriver import faultpoint
 from nova_snapdriver.transfer import process
+from nova_snapdriver.transfer import safety
 
 LOG = logging.getLogger(__name__)
 
@@ -145,6 +146,25 @@ class ImageBody:
         except exception.Outgrown as ex:
             self._grow(ex)
             raise
+        finally:
+            stream.close()
+
+    def store(self) -> None:
+        """Have the image written into Ceph, by the stream process itself.
+
+        :raises ImageRefused: Glance would refuse the image; see
+            :mod:`nova_snapdriver.transfer.safety`
+        :raises StreamFailed: the disk could not be read
+        :raises DirectRefused: Ceph failed
+        :raises VerifyFailed: Ceph gives something else than was written
+        """
+        stream = self._take()
+        try:
+            safety.check_raw(stream.first)
+            for done in stream.written():
+                if self._progress is not None:
+                    self._progress(done, self.length)
+            self._finish(stream)
         finally:
             stream.close()
 

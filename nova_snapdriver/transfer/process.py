@@ -43,6 +43,10 @@ CHUNK_SIZE = units.Mi
 _PIPE_SIZE = units.Mi
 _STATUS_BYTES = 64 * units.Ki
 
+# What a process that writes into Ceph says at its end.
+_ERRORS = {'refused': exception.DirectRefused,
+           'differs': exception.VerifyFailed}
+
 # It says every 5 s that it lives. A host that swaps may be slow, and a
 # process that is stopped or frozen says nothing.
 _SILENT_SECONDS = 60
@@ -88,10 +92,29 @@ def limits(conf: Any) -> ProcessLimits:
 
 
 @dataclasses.dataclass(frozen=True)
+class Target:
+    """A new image in Ceph, to be written instead of sent.
+
+    :param fsid: ID of the Ceph cluster
+    :param user: of Ceph; empty for librados' default
+    :param conf: path of ceph.conf; empty for librados' default
+    :param stall_timeout: [snapdriver] upload_stall_timeout, seconds
+    """
+
+    fsid: str
+    pool: str
+    image: str
+    user: str
+    conf: str
+    stall_timeout: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Request:
     """What to stream: an export, as an image of a format.
 
     :param algorithm: of the hash of the image; None for no hash
+    :param target: where the process writes the image, instead of sending it
     """
 
     source: export.Export
@@ -99,6 +122,7 @@ class Request:
     algorithm: str | None
     compression: Compression = Compression()
     limits: ProcessLimits = ProcessLimits()
+    target: Target | None = None
 
     def repeat(self, place: int | None,
                harder_from: int | None = None) -> 'Request':
@@ -125,11 +149,21 @@ class Request:
             compression=packing.codec, threads=packing.threads,
             place=-1 if packing.place is None else packing.place,
             harder_from=packing.harder_from, bandwidth=self.limits.bandwidth)
+        if self.target is not None:
+            told = _aimed(told, self.target)
         if ahead is None:
             return told
         return dataclasses.replace(
             told, spool=ahead.spool.directory, spool_limit=ahead.spool.limit,
             spool_reserve=ahead.spool.reserve, captured=ahead.captured)
+
+
+def _aimed(told: arguments.Arguments,
+           target: Target) -> arguments.Arguments:
+    return dataclasses.replace(
+        told, rbd_pool=target.pool, rbd_image=target.image,
+        rbd_user=target.user, rbd_conf=target.conf,
+        rbd_stall_timeout=target.stall_timeout)
 
 
 # The child imports this package from the same place, installed or not.
@@ -208,6 +242,7 @@ class StreamProcess:
     def __init__(self, request: Request) -> None:
         self._request = request
         self._lines = b''
+        self._asked = False
         self._head = b''
         self._layout: dict[str, Any] | None = None
         self._harder_from: int | None = None
@@ -239,8 +274,13 @@ class StreamProcess:
     def kill(self) -> None:
         """Kill the process, from another thread.
 
-        The thread that reads from it gets StreamFailed.
+        The thread that reads from it gets StreamFailed. One that writes an
+        image in Ceph may let go of it first, until this is called again.
         """
+        if self._request.target is not None and not self._asked:
+            self._asked = True
+            self._process.terminate()
+            return
         self._process.kill()
 
     def close(self) -> None:
@@ -287,6 +327,33 @@ class StreamProcess:
         LOG.debug('Image streamed: %s', result)
         self.digest = result['digest'] or None
         self._harder_from = result.get('harder_from')
+
+    def written(self) -> Iterator[int]:
+        """How many bytes of the image are in Ceph, until all are.
+
+        :raises StreamFailed: the disk could not be read
+        :raises DirectRefused: Ceph failed
+        :raises VerifyFailed: Ceph gives something else than was written
+        """
+        length, last = self.length, False
+        while not last:
+            event = self._event('written')
+            last = event['last']
+            yield min(int(event['bytes']), length)
+        result = self._event('done')
+        if self._status_at_end() or result['length'] != length:
+            raise exception.StreamFailed(
+                reason='the stream process wrote %s of %d bytes' % (
+                    result['length'], length))
+
+    @property
+    def first(self) -> bytes:
+        """The first bytes of an image that is written into Ceph.
+
+        :raises StreamFailed: the disk could not be read
+        """
+        self._laid_out()
+        return self._head
 
     def _read(self, buffer: memoryview) -> int:
         """Bytes of the image; 0 at its end."""
@@ -342,6 +409,9 @@ class StreamProcess:
         """What the process says of the layout of the image."""
         if self._layout is None:
             self._layout = self._event('layout')
+            if self._request.target is not None:
+                # What is in a guest's disk is not for the log.
+                self._head = bytes.fromhex(self._layout.pop('head', ''))
             LOG.info('Image laid out: %s', self._layout)
             if self._layout.get('plain') and self._request.compression.codec:
                 LOG.warning('The image is not compressed: %s',
@@ -360,6 +430,8 @@ class StreamProcess:
                 continue
             if name == expected:
                 return dict(event)
+            if name in _ERRORS:
+                raise _ERRORS[name](reason=event['message'])
             if name == 'outgrown':
                 raise exception.Outgrown(event['place'],
                                          reason=event['message'])

@@ -12,6 +12,8 @@
 
 """Servers with their disks on Ceph, and Glance's images there, too, or not."""
 
+import json
+
 import pytest
 
 from lab.observe import inspect
@@ -212,6 +214,50 @@ def test_glance_elsewhere(lab, ceph, copy, tmp_path, state):
     assert taken.image['snapdriver_path'] == path
     assert taken.made == set()
     lab.cloud.delete_image(taken.image['id'])
+
+
+@pytest.fixture(scope='module')
+def written(lab, ceph, copy):
+    """Images are written into Glance's pool, as Glance's user of Ceph."""
+    lab.images(ON_CEPH)
+    lab.compute(config.Compute(rbd=True, options=(
+        ('snapdriver', 'destination', 'rbd'),
+        ('snapdriver', 'rbd_pool', lab_ceph.IMAGES),
+        ('snapdriver', 'rbd_user', lab_ceph.GLANCE))))
+    yield copy
+    lab.compute(config.Compute(rbd=True))
+
+
+@pytest.mark.parametrize('state', ('running', 'stopped'))
+def test_written_into_the_pool(lab, ceph, written, boot, tmp_path, state):
+    taken = Taken(lab, written, state, tmp_path)
+
+    image_id = taken.image['id']
+    assert taken.log.matches('Snapshot destination: rbd')
+    assert taken.log.matches('Snapshot uploaded and verified')
+    path = 'cold' if state == 'stopped' else 'live'
+    assert taken.image['snapdriver_path'] == path
+    assert taken.made == {image_id}
+    if state == 'running':
+        assert_boots(lab, ceph, boot, image_id)
+    else:
+        # An upload of the same bytes: what Glance itself makes of them.
+        uploaded = lab.cloud.new_image(f'{NAME}-like', 'raw')
+        lab.cloud.put(uploaded, taken.path)
+        assert made(ceph, image_id) == made(ceph, uploaded)
+        lab.cloud.delete_image(uploaded)
+    lab.cloud.delete_image(image_id)
+    assert image_id not in ceph.listed('ls', lab_ceph.IMAGES)
+
+
+def made(ceph, image_id):
+    """What an image in the pool is, but for its name and its time."""
+    name = f'{lab_ceph.IMAGES}/{image_id}'
+    found = json.loads(ceph.rbd('info', name, '--format', 'json'))
+    snapshots, = json.loads(ceph.rbd('snap', 'ls', name, '--format', 'json'))
+    return ({key: found[key] for key in (
+        'size', 'order', 'object_size', 'features', 'flags')},
+        snapshots['name'], snapshots['size'], snapshots['protected'])
 
 
 def test_servers_are_deleted_afterwards(lab, ceph, clone, copy):

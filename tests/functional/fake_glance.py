@@ -25,7 +25,8 @@ SCHEMA = {
     'properties': {name: {'type': ['null', 'string', 'integer']} for name in (
         'id', 'name', 'status', 'size', 'checksum', 'os_hash_algo',
         'os_hash_value', 'disk_format', 'container_format', 'min_disk',
-        'min_ram', 'visibility', 'schema', 'self', 'file', 'tags', 'owner')},
+        'min_ram', 'visibility', 'schema', 'self', 'direct_url', 'file',
+        'tags', 'owner')},
     'additionalProperties': {'type': 'string'},
 }
 
@@ -49,6 +50,7 @@ class FakeGlance(http.server.ThreadingHTTPServer):
     ``rate`` limits an upload, in bytes per second; None means unlimited.
     ``label_fault`` is the status for a change of this driver's properties.
     ``location_fault`` is the status for a request that sets a location.
+    ``located_size`` is the size of what a location names.
     ``stores`` is the list of its stores, as its API gives it; None for a
     Glance with one store alone.
     """
@@ -76,6 +78,7 @@ class FakeGlance(http.server.ThreadingHTTPServer):
         self.location = None
         self.data = None
         self.stores = None
+        self.located_size = None
 
     @property
     def url(self):
@@ -159,7 +162,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 if self.server.location_fault:
                     return self._answer(self.server.location_fault)
                 self.server.location = change['value']['url']
-                self.server.image['status'] = 'active'
+                self.server.image.update(status='active',
+                                         size=self.server.located_size)
             elif change['op'] == 'remove':
                 self.server.image.pop(name)
             else:

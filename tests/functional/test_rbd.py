@@ -13,10 +13,6 @@
 """RBD on a real Ceph, through the driver; only Glance has a stand-in."""
 
 import contextlib
-import pathlib
-import shutil
-import socket
-import tempfile
 from unittest import mock
 
 from nova import exception as nova_exception
@@ -26,7 +22,6 @@ from nova.virt.libvirt import imagebackend as nova_backend
 import pytest
 
 from lab.openstack import ceph as lab_ceph
-from lab.openstack import settings
 from nova_snapdriver.capture import direct
 from nova_snapdriver.capture import qemunbd
 from nova_snapdriver.capture import quiesce
@@ -35,82 +30,31 @@ from nova_snapdriver import exception
 from nova_snapdriver import journal
 from nova_snapdriver.recovery import images as recovery_images
 from nova_snapdriver.recovery import undo
+from tests.functional import clusters
 from tests.functional import domains
 from tests.functional import snapshots
-
-BASE = 'images/base'
-COPY = 'images/' + snapshots.IMAGE_ID
-SIZE = 12 << 20
 
 
 @pytest.fixture(scope='module')
 def ceph():
     """A cluster; its disks are in the pool vms, images in images."""
-    if shutil.which('ceph-osd') is None or rbd_utils.rbd is None:
-        pytest.skip('needs Ceph: ceph-mon ceph-mgr ceph-osd ceph-common '
-                    'python3-rbd python3-rados')
-    # Short, as admin sockets are in it.
-    root = pathlib.Path(tempfile.mkdtemp(prefix='snapdriver-ceph-',
-                                         dir='/var/tmp'))
-    root.chmod(0o711)
-    made = settings.Settings(root, root, '', settings.Ports(ceph=free_port()))
-    for path in (made.logs, made.state):
-        path.mkdir()
-    try:
-        with lab_ceph.Ceph(made) as cluster:
-            make_base(cluster)
-            yield cluster
-    finally:
-        shutil.rmtree(root)
-
-
-def free_port():
-    """One of two neighbours that are free."""
-    for port in range(36789, 37789, 2):
-        try:
-            for number in (port, port + 1):
-                socket.create_server(('127.0.0.1', number)).close()
-        except OSError:
-            continue
-        return port
-    raise AssertionError('no port is free')
-
-
-def make_base(cluster):
-    cluster.rbd('create', BASE, '--size', '%dB' % SIZE)
-    write(cluster, BASE, 1, 0, 1 << 20)
-    cluster.rbd('snap', 'create', BASE + '@snap')
-    cluster.rbd('snap', 'protect', BASE + '@snap')
-
-
-def write(cluster, name, byte, offset, length):
-    domains.run('qemu-io', '-f', 'raw', '-c', 'write -P %d %d %d' % (
-        byte, offset, length), 'rbd:%s:conf=%s' % (name, cluster.conf))
-
-
-def export(cluster, name, path):
-    path.unlink(missing_ok=True)
-    cluster.rbd('export', name, str(path))
-    return path
+    with clusters.running() as cluster:
+        yield cluster
 
 
 @pytest.fixture
 def disk(ceph):
     """A disk of Nova's: a clone of an image in Glance's pool."""
     name = 'vms/disk'
-    ceph.rbd('clone', BASE + '@snap', name)
-    write(ceph, name, 2, 5 << 20, 70000)
+    ceph.rbd('clone', clusters.BASE + '@snap', name)
+    clusters.write(ceph, name, 2, 5 << 20, 70000)
     yield name
     ceph.rbd('snap', 'purge', name)
     ceph.rbd('rm', name)
-    if COPY in images(ceph):
-        ceph.rbd('snap', 'unprotect', COPY + '@snap')
-        ceph.rbd('snap', 'purge', COPY)
-        ceph.rbd('rm', COPY)
-
-
-def images(cluster):
-    return ['images/' + name for name in cluster.rbd('ls', 'images').split()]
+    if clusters.COPY in clusters.images(ceph):
+        ceph.rbd('snap', 'unprotect', clusters.COPY + '@snap')
+        ceph.rbd('snap', 'purge', clusters.COPY)
+        ceph.rbd('rm', clusters.COPY)
 
 
 @pytest.fixture
@@ -126,7 +70,7 @@ def guest(ceph, disk, conf, start_domain):
 def assert_nothing_left(cluster, disk):
     """No snapshot of the disk, and no image but the base."""
     assert cluster.rbd('snap', 'ls', disk).strip() == ''
-    assert images(cluster) == [BASE]
+    assert clusters.images(cluster) == [clusters.BASE]
 
 
 def assert_nothing_staged(area):
@@ -149,7 +93,7 @@ def assert_same(first, second):
 
 
 def test_direct(snap_driver, glance, ceph, disk, guest, area):
-    before = export(ceph, disk, area / 'before')
+    before = clusters.export(ceph, disk, area / 'before')
     snapshot = snapshots.Snapshot(snap_driver, guest)
     snapshot.take()
     guest.write(9, 0, 65536)
@@ -164,10 +108,12 @@ def test_direct(snap_driver, glance, ceph, disk, guest, area):
     assert found['snapdriver_consistency'] == 'crash'
     assert found['snapdriver_captured_at'].endswith('+00:00')
     assert (found['name'], found['base_image_ref']) == ('a snapshot', 'b')
-    assert glance.location.endswith('/%s/snap' % COPY)
+    assert glance.location.endswith('/%s/snap' % clusters.COPY)
     assert glance.uploads == []
-    assert_same(export(ceph, COPY + '@snap', area / 'copy'), before)
-    assert 'parent:' not in ceph.rbd('info', COPY), 'it was not flattened'
+    copy = clusters.export(ceph, clusters.COPY + '@snap', area / 'copy')
+    assert_same(copy, before)
+    told = ceph.rbd('info', clusters.COPY)
+    assert 'parent:' not in told, 'it was not flattened'
     assert ceph.rbd('snap', 'ls', disk).strip() == ''
     snapshots.assert_clean(guest, area)
 
@@ -178,14 +124,14 @@ def test_direct_of_a_stopped_server(snap_driver, glance, ceph, disk, guest,
     snapshots.Snapshot(snap_driver, guest).take()
     assert glance.image['snapdriver_path'] == 'direct'
     assert glance.image['snapdriver_consistency'] == 'offline'
-    assert_same(export(ceph, COPY + '@snap', area / 'copy'),
-                export(ceph, disk, area / 'disk'))
+    assert_same(clusters.export(ceph, clusters.COPY + '@snap', area / 'copy'),
+                clusters.export(ceph, disk, area / 'disk'))
 
 
 @pytest.mark.parametrize('step', ('clone', 'flatten', 'snap', 'Glance'))
 def test_direct_that_fails_leaves_nothing_and_the_disk_is_read(
         step, snap_driver, glance, ceph, disk, guest, area):
-    before = export(ceph, disk, area / 'before')
+    before = clusters.export(ceph, disk, area / 'before')
     if step == 'Glance':
         glance.location_fault = 403
     suspend = mock.patch.object(snap_driver, 'suspend')
@@ -220,7 +166,7 @@ def failing(step):
 
 def test_glance_is_elsewhere(snap_driver, glance, ceph, disk, guest, area):
     ceph.rbd('flatten', disk)
-    before = export(ceph, disk, area / 'before')
+    before = clusters.export(ceph, disk, area / 'before')
     snapshots.Snapshot(snap_driver, guest).take()
     assert_live(glance, before, area)
     assert_nothing_left(ceph, disk)
@@ -230,7 +176,7 @@ def test_glance_is_elsewhere(snap_driver, glance, ceph, disk, guest, area):
 def test_image_that_is_to_be_qcow2(snap_driver, glance, ceph, disk, guest,
                                    conf, area):
     conf('snapshot_image_format', 'qcow2', 'libvirt')
-    before = export(ceph, disk, area / 'before')
+    before = clusters.export(ceph, disk, area / 'before')
     snapshots.Snapshot(snap_driver, guest).take()
     assert glance.image['snapdriver_path'] == 'live'
     image = area / 'image'
@@ -285,12 +231,12 @@ def test_recovery_after_a_crash(image_there, snap_driver, glance, ceph, disk,
                              lambda record, *exc: record.close())
     with dies, no_undoing, nor_by_nova, kept, pytest.raises(Crash):
         snapshots.Snapshot(snap_driver, guest).take()
-    assert COPY in images(ceph)
+    assert clusters.COPY in clusters.images(ceph)
     if image_there:
         # As after a crash later on, with the image active.
-        ceph.rbd('flatten', COPY)
-        ceph.rbd('snap', 'create', COPY + '@snap')
-        ceph.rbd('snap', 'protect', COPY + '@snap')
+        ceph.rbd('flatten', clusters.COPY)
+        ceph.rbd('snap', 'create', clusters.COPY + '@snap')
+        ceph.rbd('snap', 'protect', clusters.COPY + '@snap')
 
     with mock.patch.multiple(
             recovery_images, exists=mock.Mock(return_value=image_there),
@@ -299,7 +245,7 @@ def test_recovery_after_a_crash(image_there, snap_driver, glance, ceph, disk,
             snap_driver._host, mock.Mock(), 5)).run(snap_driver._journal)
     assert outcome.failed == ()
     assert ceph.rbd('snap', 'ls', disk).strip() == ''
-    assert (COPY in images(ceph)) == image_there
+    assert (clusters.COPY in clusters.images(ceph)) == image_there
     guest.assert_untouched()
 
 
@@ -348,7 +294,7 @@ def assert_cold(glance, before, area, consistency='offline'):
 
 def test_stopped_server_with_glance_elsewhere(snap_driver, glance, ceph, disk,
                                               stopped, area):
-    before = export(ceph, disk, area / 'before')
+    before = clusters.export(ceph, disk, area / 'before')
     snapshots.Snapshot(snap_driver, stopped).take()
     assert_cold(glance, before, area)
     assert_nothing_left(ceph, disk)
@@ -359,7 +305,7 @@ def test_direct_of_a_stopped_server_that_glance_refuses(
         snap_driver, glance, ceph, disk, guest, area):
     """The disk is read: what of it is in its parent, too."""
     guest.domain.destroy()
-    before = export(ceph, disk, area / 'before')
+    before = clusters.export(ceph, disk, area / 'before')
     glance.location_fault = 403
     snapshots.Snapshot(snap_driver, guest).take()
     assert_cold(glance, before, area)
@@ -370,14 +316,14 @@ def test_direct_of_a_stopped_server_that_glance_refuses(
 def test_stopped_server_in_qcow2(snap_driver, glance, ceph, disk, stopped,
                                  conf, area):
     conf('snapshot_image_format', 'qcow2', 'libvirt')
-    before = export(ceph, disk, area / 'before')
+    before = clusters.export(ceph, disk, area / 'before')
     snapshots.Snapshot(snap_driver, stopped).take()
     assert glance.image['snapdriver_path'] == 'cold'
     image = area / 'image'
     image.write_bytes(glance.data)
     domains.run('qemu-img', 'compare', '-f', 'qcow2', '-F', 'raw', image,
                 before)
-    assert len(glance.data) < SIZE
+    assert len(glance.data) < clusters.SIZE
     assert_nothing_left(ceph, disk)
 
 
@@ -385,7 +331,7 @@ def test_stopped_server_in_qcow2(snap_driver, glance, ceph, disk, stopped,
 def test_stopped_server_that_starts_meanwhile(when, snap_driver, glance, ceph,
                                               disk, stopped, area):
     """It starts, and what it writes then is not in the image."""
-    before = export(ceph, disk, area / 'before')
+    before = clusters.export(ceph, disk, area / 'before')
 
     @contextlib.contextmanager
     def start_and_hold(*arguments):

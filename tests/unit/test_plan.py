@@ -175,3 +175,30 @@ def test_rbd_that_is_to_be_suspended():
 
 def test_what_is_not_ours_is_not_copied_by_ceph():
     assert on_rbd(not_direct=None, encryption=True).path is plan.Path.STOCK
+
+
+@pytest.mark.parametrize('not_stored, stored, destination', (
+    ('', False, ''),
+    (None, True, 'rbd, '),
+    ('Ceph is away', False, 'glance, as Ceph is away')))
+@pytest.mark.parametrize('changes', (
+    {}, {'missing': ('x',)}, {'power_state': power_state.SHUTDOWN}))
+def test_destination(changes, not_stored, stored, destination):
+    chosen = plan.choose(dataclasses.replace(
+        FACTS, not_stored=not_stored, **changes))
+    assert chosen.stored is stored
+    assert chosen.destination.startswith(destination)
+
+
+def test_nova_s_own_snapshot_is_uploaded():
+    chosen = plan.choose(dataclasses.replace(
+        FACTS, virt_type='lxc', not_stored=None))
+    assert (chosen.stored, chosen.destination) == (False, '')
+
+
+def test_disk_that_ceph_does_not_copy_is_uploaded():
+    """Its location would be refused as that of the copy was."""
+    chosen = plan.choose(dataclasses.replace(
+        FACTS, not_direct=None, not_stored=None))
+    assert chosen.path is plan.Path.DIRECT
+    assert not chosen.fallback.stored

@@ -85,7 +85,8 @@ def on_leftover():
 
 def fail(route, on_leftover, error, is_unused):
     with (pytest.raises(error),
-          direct.removed_on_error(route, on_leftover, is_unused)):
+          direct.removed_on_error(
+              route.undo, str(route), on_leftover, is_unused)):
         raise error('x')
 
 
@@ -132,7 +133,8 @@ def test_copy_that_cannot_be_removed_hides_no_error(route, ceph, on_leftover):
 
 
 def test_copy_that_is_done_stays(route, ceph, on_leftover):
-    with direct.removed_on_error(route, on_leftover, pytest.fail):
+    with direct.removed_on_error(route.undo, str(route), on_leftover,
+                                 pytest.fail):
         pass
     assert ceph.removed == []
     on_leftover.assert_not_called()

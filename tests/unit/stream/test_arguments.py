@@ -29,6 +29,9 @@ VALUES = {
     'stall_timeout': strategies.floats(0, 1e9), 'bandwidth': NUMBERS,
     'spool': strategies.none() | TEXTS, 'spool_limit': NUMBERS,
     'spool_reserve': NUMBERS, 'captured': strategies.none() | NUMBERS,
+    **dict.fromkeys(('rbd_pool', 'rbd_image', 'rbd_user', 'rbd_conf'),
+                    strategies.just('') | TEXTS),
+    'rbd_stall_timeout': strategies.floats(0, 1e9),
 }
 LEAST = arguments.Arguments(socket='/nbd', format='raw')
 

@@ -28,6 +28,7 @@ class Request:
     algorithm: str = 'sha256'
     compression: process.Compression = process.Compression('zstd')
     source: export.Export = export.Export('/nbd', '')
+    target: process.Target | None = None
 
     def command(self):
         return [sys.executable, '-c', self.program,

@@ -59,6 +59,16 @@ def test_request_with_all_there_is(tmp_path):
             captured=ahead.inherited[0])
 
 
+def test_request_of_an_image_in_ceph():
+    request = dataclasses.replace(
+        PLAIN, algorithm='sha256', target=process.Target(
+            'fsid', 'images', 'uuid', 'glance', '/ceph.conf', 300))
+    assert parsed(request) == arguments.Arguments(
+        socket='/nbd', export='vda', format='raw', hash='sha256',
+        rbd_pool='images', rbd_image='uuid', rbd_user='glance',
+        rbd_conf='/ceph.conf', rbd_stall_timeout=300)
+
+
 SAYS = """
 import sys
 for line in sys.argv[1:]:
@@ -125,7 +135,7 @@ class Ahead:
 
 def fake_request(ahead=None, program=sys.executable):
     return types.SimpleNamespace(
-        source=types.SimpleNamespace(ahead=ahead),
+        source=types.SimpleNamespace(ahead=ahead), target=None,
         command=lambda: [program, '-c', 'input()'])
 
 
@@ -192,7 +202,7 @@ def quick(monkeypatch):
 
 def program(code):
     return types.SimpleNamespace(
-        source=types.SimpleNamespace(ahead=None),
+        source=types.SimpleNamespace(ahead=None), target=None,
         command=lambda: [sys.executable, '-c', LAID_OUT + code])
 
 
