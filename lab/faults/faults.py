@@ -20,6 +20,7 @@ import re
 
 from lab import command
 from lab.faults import harness
+from lab.faults import hosts
 from lab.faults import kills
 from lab.faults import outside
 from lab.faults import ownership
@@ -74,7 +75,8 @@ def _try(found: harness.Harness, args: argparse.Namespace) -> None:
         command.chosen(outside.listed(args.driver), args.only))
     if args.driver == 'ours':
         ownership.Stories(found).run(
-            command.chosen(ownership.listed(), args.only))
+            command.chosen([*ownership.listed(), *hosts.listed()],
+                           args.only))
         kills.Kills(found).run(command.chosen(kills.listed(), args.only))
 
 

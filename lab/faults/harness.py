@@ -33,6 +33,7 @@ from lab.openstack import stack
 from nova_snapdriver import faultpoint
 
 NAME = 'snapdriver-faults'
+FLAVOR = stack.SMALL_FLAVOR
 SERVERS = 3
 # Seconds from the fault until the server has no task state.
 END_TIMEOUT = 150.0
@@ -117,6 +118,7 @@ class Harness:
             self.clean()
         finally:
             self.proxy.__exit__()
+            self.lab.second.remove()
             self.lab.compute(config.Compute())
             self.lab.images(config.Images())
             self.lab.ceph.stop()
@@ -170,12 +172,16 @@ class Harness:
         """Start nova-compute where it does not run."""
         self.lab.compute(self._compute)
 
+    def second_up(self) -> None:
+        """Have a second compute host up, with the same options."""
+        self.lab.second_up(self._compute)
+
     def boot(self, count: int = SERVERS) -> None:
         """Have so many servers whose guests write."""
         missing = range(len(self.servers), count)
-        base = self._base() if missing else ''
+        base = self.base() if missing else ''
         made = [self.api.new_server(f'{NAME}-{self._disk}-{number}', base,
-                                    stack.SMALL_FLAVOR)
+                                    FLAVOR)
                 for number in missing]
         for one in made:
             self.api.wait_server(one)
@@ -185,7 +191,8 @@ class Harness:
         self.api.delete_server(one.server.id)
         self.servers.remove(one)
 
-    def _base(self) -> str:
+    def base(self) -> str:
+        """Return the id of an image for small servers."""
         hooked = f'{guest.COMMAND_LINE} lab.hook'
         if self._disk != 'rbd':
             return self.lab.small_image(

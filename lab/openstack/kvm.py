@@ -46,12 +46,12 @@ def is_slow() -> bool:
 def covered(conf: settings.Settings, argv: list[str]) -> list[str]:
     """Return a command that runs another where /dev/kvm is covered."""
     return ['unshare', '--mount', '--propagation', 'slave', 'sh', '-c',
-            SCRIPT, str(_cover(conf)), *argv]
+            SCRIPT, str(node(conf)), *argv]
 
 
 def prepare(conf: settings.Settings) -> None:
     """Make the node, and have later mounts show up in the namespace."""
-    cover = _cover(conf)
+    cover = node(conf)
     cover.unlink(missing_ok=True)
     try:
         _make_node(cover)
@@ -63,7 +63,8 @@ def prepare(conf: settings.Settings) -> None:
         _share(conf, path)
 
 
-def _cover(conf: settings.Settings) -> pathlib.Path:
+def node(conf: settings.Settings) -> pathlib.Path:
+    """Return the node that covers it, where that is needed."""
     return conf.state / 'kvm'
 
 

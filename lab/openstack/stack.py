@@ -24,6 +24,7 @@ from lab.openstack import guest
 from lab.openstack import kvm
 from lab.openstack import packages
 from lab.openstack import process
+from lab.openstack import secondhost
 from lab.openstack import services
 from lab.openstack import settings
 from lab.openstack import steps
@@ -69,6 +70,7 @@ class Stack:
         self.virtlogd = services.Virtlogd(conf)
         self.libvirtd = services.Libvirtd(conf)
         self.wsgi = services.wsgi_services(conf)
+        self.second = secondhost.SecondHost(self.cloud)
         self.conductor = services.NovaDaemon(conf, 'nova-conductor')
         self.scheduler = services.NovaDaemon(conf, 'nova-scheduler')
 
@@ -110,6 +112,8 @@ class Stack:
             step('register the driver', lambda: packages.register(conf)),
             step('KVM or emulation', lambda: self.guest.virt_type(conf)),
             step('nova-compute', lambda: self.compute(config.Compute())),
+            # One that an aborted run has left would get servers.
+            step('one compute host', self.second.remove),
             step('images and flavors', self._make_images)])
 
     def up(self) -> None:
@@ -220,6 +224,12 @@ class Stack:
             'cell_v2 discover_hosts --by-service'))
         return note or f'{choice.driver}, {choice.mode}, {choice.user}'
 
+    def second_up(self, choice: config.Compute) -> None:
+        """Have the second compute host up, and known to Nova."""
+        self.second.up(choice, self.guest.virt_type(self.settings))
+        self._manage('nova-manage', 'nova/nova.conf',
+                     'cell_v2 discover_hosts --by-service')
+
     def images(self, choice: config.Images) -> None:
         """Have Glance up with some stores, and Ceph where that is one."""
         glance = self.wsgi['glance']
@@ -311,6 +321,8 @@ class Stack:
         conf, step = self.settings, steps.Step
         compute = services.NovaCompute(conf, config.Compute())
         plan: steps.Plan = [step('nova-compute', compute.stop)]
+        if self.second.machine.record() is not None:
+            plan.append(step('second host', self.second.machine.stop))
         if any(conf.instances.iterdir()):
             plan.append(step('servers', self._remove_domains))
         if self.ceph.made:
