@@ -75,6 +75,11 @@ def _below(image: imagebackend.Source,
     path = info.get('full-backing-filename', info.get('backing-filename'))
     if path is None:
         return None
+    if _in_cache(image.path):
+        # Users make cached images; Nova lets none in that has a backing file.
+        raise exception.DiskUnusable(
+            reason='the cached image %s names a backing file, which is never '
+                   'followed' % image.path)
     if not (_in_cache(path) or _beside(path, image.path)):
         # Nova does not make such disks, and the path may be any file.
         raise exception.DiskUnusable(

@@ -26,6 +26,9 @@ from nova_snapdriver import journal
 
 CONF = nova.conf.CONF
 
+# Its name makes oslo.config read nova-compute.conf after nova.conf.
+_SERVICE = 'nova-compute'
+
 
 class NoFiles(base.CommandError):
     """There is no nova.conf at all."""
@@ -36,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--config-file', action='append', default=[], metavar='PATH',
         help="nova-compute's configuration, may be given more than once; "
-             'default: where Nova looks for nova.conf')
+             'default: nova.conf and nova-compute.conf, where Nova looks')
 
 
 def load(args: argparse.Namespace) -> journal.Journal:
@@ -50,7 +53,9 @@ def load(args: argparse.Namespace) -> journal.Journal:
     arguments = [word for path in args.config_file
                  for word in ('--config-file', path)]
     try:
-        CONF(arguments, project='nova', prog='nova-snapdriver')
+        CONF(arguments, project='nova', prog='nova-snapdriver',
+             default_config_files=cfg.find_config_files('nova', _SERVICE),
+             default_config_dirs=cfg.find_config_dirs('nova', _SERVICE))
         found = journal.Journal(CONF.snapdriver.journal_directory, CONF.host)
     except (cfg.Error, ValueError) as ex:
         raise base.CommandError('configuration: %s' % ex) from ex

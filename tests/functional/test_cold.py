@@ -180,3 +180,17 @@ def test_data_file_is_not_read(area):
         'vda', 'disk', imagebackend.Source('file', 'qcow2', str(top)))
     with pytest.raises(exception.DiskUnusable, match='another file'):
         chain.images(disk)
+
+
+def test_backing_file_that_a_user_names_is_not_read(area, cache):
+    """Not even another image in the cache: it may be another user's."""
+    base, secret = cache('_base'), cache('_base', CACHED[::-1])
+    disk = overlay(area, base)
+    domains.run('qemu-img', 'create', '-f', 'qcow2', '-F', 'raw', '-b', secret,
+                base)
+    top = base.parent / 'top'
+    domains.run('qemu-img', 'create', '-f', 'qcow2', '-F', 'qcow2', '-b', base,
+                top)
+    top.rename(disk.source.path)
+    with pytest.raises(exception.DiskUnusable, match='never followed'):
+        chain.images(disk)

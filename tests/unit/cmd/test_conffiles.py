@@ -70,6 +70,19 @@ def test_no_configuration_at_all_is_an_error(monkeypatch, tmp_path):
         load()
 
 
+def test_files_of_the_service_are_read_in_its_order(monkeypatch, tmp_path):
+    """Debian's nova-compute.conf is read after nova.conf."""
+    etc = tmp_path / '.nova'
+    etc.mkdir()
+    (etc / 'nova.conf').write_text('[DEFAULT]\nhost = nova\n')
+    (etc / 'nova-compute.conf').write_text(
+        '[DEFAULT]\nhost = compute\n[snapdriver]\njournal_directory = %s\n' %
+        tmp_path)
+    (etc / 'nova-snapdriver.conf').write_text('[DEFAULT]\nhost = command\n')
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert load().host == 'compute'
+
+
 @pytest.mark.parametrize('command', ('list', 'recover'))
 def test_commands_print_one_line_and_status_1(command, tmp_path, capsys):
     assert main.main([command, '--config-file',
