@@ -13,6 +13,7 @@
 """The options of ``[snapdriver]`` in nova.conf."""
 
 import itertools
+import os
 from typing import Any
 
 from nova import exception
@@ -449,3 +450,8 @@ def check(conf: cfg.ConfigOpts) -> None:
             raise exception.InvalidConfiguration(
                 '[%s] %s in nova.conf: %s' %
                 (GROUP.name, option.name, ex)) from ex
+    if not os.path.isabs(group.scratch_directory):
+        # It would be below the directory that nova-compute was started in.
+        raise exception.InvalidConfiguration(
+            '[%s] scratch_directory in nova.conf is "%s", and has to be an '
+            'absolute path' % (GROUP.name, group.scratch_directory))

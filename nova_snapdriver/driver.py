@@ -47,6 +47,7 @@ from nova_snapdriver import conf
 from nova_snapdriver import database
 from nova_snapdriver import exception
 from nova_snapdriver import faultpoint
+from nova_snapdriver import host as snap_host
 from nova_snapdriver import journal
 from nova_snapdriver import plan
 from nova_snapdriver.recovery import images
@@ -116,8 +117,9 @@ class SnapDriver(driver.LibvirtDriver):
         # nova-compute not to start.
         try:
             self._planner.capabilities.log(compression.codec(CONF))
-            workspace.check(
-                workspace.locate(CONF.snapdriver.scratch_directory))
+            workspace.try_out(
+                workspace.locate(CONF.snapdriver.scratch_directory),
+                snap_host.Host(self._host).qemu_uid())
         except exception.DirectoryUnusable as ex:
             LOG.error('Live snapshots will fail: %s', ex)
         except Exception:

@@ -122,6 +122,18 @@ class Host:
             (*_missing_in_libvirt(libvirt, qemu, domain), *_missing_binding()),
             (*_missing_programs(), *_missing_binding()))
 
+    def qemu_uid(self) -> int | None:
+        """The user that QEMU runs as, unless a domain's XML has another.
+
+        :returns: ``None`` if libvirt does not set one
+        :raises libvirt.libvirtError: libvirtd does not answer
+        """
+        capabilities = imagebackend.parse(
+            self._host.get_connection().getCapabilities())
+        label = capabilities.findtext(
+            "host/secmodel[model='dac']/baselabel[@type='qemu']")
+        return int(label.lstrip('+').partition(':')[0]) if label else None
+
 
 def _missing_in_libvirt(libvirt: tuple[int, ...], qemu: tuple[int, ...],
                         domain: etree._Element) -> list[str]:

@@ -140,6 +140,17 @@ def _make(parent: str) -> None:
             reason='cannot make %s: %s' % (parent, ex)) from ex
 
 
+def try_out(place: Workspace, qemu_uid: int | None) -> None:
+    """Make a workspace as a snapshot does, and remove it again.
+
+    An NFS server that trusts no root, or a quota, shows only when it is tried.
+
+    :raises DirectoryUnusable: it cannot be made
+    """
+    with _made(place, qemu_uid, lambda: None):
+        pass
+
+
 @contextlib.contextmanager
 def private(place: Workspace, qemu_uid: int | None,
             on_leftover: Callable[[], None] = lambda: None
@@ -153,6 +164,20 @@ def private(place: Workspace, qemu_uid: int | None,
     :param on_leftover: called when it could not be removed
     :raises DirectoryUnusable: it cannot be created
     """
+    try:
+        with _made(place, qemu_uid, on_leftover):
+            faultpoint.reach('workspace.made')
+            try:
+                yield
+            finally:
+                faultpoint.reach('workspace.removing')
+    finally:
+        faultpoint.reach('workspace.removed')
+
+
+@contextlib.contextmanager
+def _made(place: Workspace, qemu_uid: int | None,
+          on_leftover: Callable[[], None]) -> Iterator[None]:
     check(place)
     try:
         os.mkdir(place.path, mode=0o700)
@@ -161,21 +186,23 @@ def private(place: Workspace, qemu_uid: int | None,
             reason='cannot make %s: %s' % (place.path, ex)) from ex
     try:
         _give(place.path, qemu_uid)
-        faultpoint.reach('workspace.made')
         yield
     finally:
-        faultpoint.reach('workspace.removing')
         _remove(place.path, on_leftover)
-        faultpoint.reach('workspace.removed')
 
 
 def _give(path: str, uid: int | None) -> None:
     if uid is None or uid == os.geteuid():
         return
-    # Group first: it may have that of a parent with the set-group-ID bit.
-    os.chown(path, -1, os.getegid())
-    os.chmod(path, 0o770)
-    nova.privsep.path.chown(path, uid=uid)
+    try:
+        # Group first: it may have that of a parent with the set-group-ID bit.
+        os.chown(path, -1, os.getegid())
+        os.chmod(path, 0o770)
+        nova.privsep.path.chown(path, uid=uid)
+    except OSError as ex:
+        raise exception.DirectoryUnusable(
+            reason='cannot give %s to the user of QEMU, %d (%s); NFS needs '
+                   'no_root_squash for that' % (path, uid, ex)) from ex
 
 
 def _remove(path: str, on_leftover: Callable[[], None]) -> None:

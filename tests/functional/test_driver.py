@@ -374,7 +374,8 @@ def test_mirror(snap_driver, glance, guest, conf, area, event_loop):
 @pytest.mark.parametrize('option, value', (
     ('agent_timeout', 'soon'), ('agent_timeout', '0'),
     ('compression', 'crc32'), ('upload_stall_timeout', '-1'),
-    ('verify', 'perhaps')))
+    ('verify', 'perhaps'), ('scratch_directory', ''),
+    ('scratch_directory', 'snapshots')))
 def test_wrong_values_are_told_at_the_start(option, value, tmp_path):
     path = tmp_path / 'nova.conf'
     path.write_text('[snapdriver]\n%s = %s\n' % (option, value))

@@ -105,3 +105,15 @@ def test_binding_that_is_of_no_use_is_told(binding, words):
 
 def test_binding_of_a_later_release_will_do():
     assert capabilities(binding='new').missing == ()
+
+
+@pytest.mark.parametrize('xml, uid', (
+    ("<capabilities><host><secmodel><model>apparmor</model></secmodel>"
+     "<secmodel><model>dac</model><baselabel type='kvm'>+1:+2</baselabel>"
+     "<baselabel type='qemu'>+64055:+103</baselabel></secmodel></host>"
+     "</capabilities>", 64055),
+    ('<capabilities><host/></capabilities>', None)))
+def test_user_of_qemu(xml, uid):
+    nova_host = mock.Mock()
+    nova_host.get_connection().getCapabilities.return_value = xml
+    assert host.Host(nova_host).qemu_uid() == uid

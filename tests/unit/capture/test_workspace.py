@@ -10,6 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+import errno
 import os
 import stat
 from unittest import mock
@@ -72,6 +73,33 @@ def test_removed_where_it_cannot_be_given(tmp_path):
             place = workspace.locate(str(tmp_path))
             with workspace.private(place, OTHER_USER, pytest.fail):
                 raise AssertionError('made')
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('error', (errno.EPERM, errno.EACCES))
+def test_nfs_that_trusts_no_root(error, tmp_path):
+    """Everybody may make a directory there, and nobody may give it away."""
+    refusal = OSError(error, os.strerror(error))
+    place = workspace.locate(str(tmp_path))
+    with (mock.patch('nova.privsep.path.chown', autospec=True,
+                     side_effect=refusal),
+          pytest.raises(exception.DirectoryUnusable,
+                        match='no_root_squash.*scratch_directory')):
+        workspace.try_out(place, OTHER_USER)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('error', (errno.EACCES, errno.EDQUOT, errno.EROFS))
+def test_directory_where_nothing_can_be_made(error, tmp_path):
+    refusal = OSError(error, os.strerror(error))
+    with (mock.patch('os.mkdir', autospec=True, side_effect=refusal),
+          pytest.raises(exception.DirectoryUnusable,
+                        match='%s.*scratch_directory' % os.strerror(error))):
+        workspace.try_out(workspace.locate(str(tmp_path)), None)
+
+
+def test_nothing_is_left_of_the_trial(tmp_path):
+    workspace.try_out(workspace.locate(str(tmp_path)), None)
     assert list(tmp_path.iterdir()) == []
 
 
