@@ -23,7 +23,6 @@ import contextlib
 import dataclasses
 import enum
 import pathlib
-import re
 from typing import Any
 
 import libvirt
@@ -33,19 +32,12 @@ from oslo_log import log as logging
 
 from nova_snapdriver import exception
 from nova_snapdriver import imagebackend
+from nova_snapdriver import libvirterror
 from nova_snapdriver import waiting
 
 LOG = logging.getLogger(__name__)
 
 _AGENT_CHANNEL = 'org.qemu.guest_agent.0'
-
-_GONE = frozenset((libvirt.VIR_ERR_NO_DOMAIN,))
-
-# What qemu-ga answers for a command that its configuration (block-rpcs,
-# allow-rpcs) switches off or that its build lacks. Libvirt passes it on.
-_UNSUPPORTED = re.compile(
-    r'guest-fsfreeze-\w+ has (not )?been (disabled|found)|'
-    r'CommandNotFound|command is not supported')
 
 # Of this boot of the host, to tell libvirt's numbers of domains apart.
 _BOOT_ID = pathlib.Path('/proc/sys/kernel/random/boot_id')
@@ -128,7 +120,7 @@ class Guest:
         try:
             return getattr(self._domain, method)(*arguments)
         except libvirt.libvirtError as ex:
-            if self._find is None or not _broken(ex):
+            if self._find is None or not libvirterror.is_broken(ex):
                 raise
             LOG.warning('The connection to libvirt broke (%s), waiting for '
                         'another', ex, instance=self.instance)
@@ -278,9 +270,9 @@ class Guest:
             yield
         except libvirt.libvirtError as ex:
             # A stopped domain answers "operation invalid" to agent commands.
-            if ex.get_error_code() in _GONE or not self._active():
+            if libvirterror.is_gone(ex) or not self._active():
                 raise GuestGone(str(ex)) from ex
-            if _UNSUPPORTED.search(str(ex)):
+            if libvirterror.is_unsupported(ex):
                 raise FreezeUnsupported(str(ex)) from ex
             raise AgentError(str(ex)) from ex
 
@@ -289,7 +281,7 @@ class Guest:
         try:
             return bool(self._call('isActive'))
         except libvirt.libvirtError as ex:
-            return ex.get_error_code() not in _GONE
+            return not libvirterror.is_gone(ex)
 
     # Managed save
 
@@ -353,8 +345,8 @@ class Guest:
         try:
             xml = self._call('backupGetXMLDesc', 0)
         except libvirt.libvirtError as ex:
-            code = ex.get_error_code()
-            if code in _GONE or code == libvirt.VIR_ERR_NO_DOMAIN_BACKUP:
+            if (libvirterror.is_gone(ex) or
+                    ex.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_BACKUP):
                 return None
             raise exception.CaptureFailed(
                 reason='cannot ask for the backup job: %s' % ex) from ex
@@ -498,22 +490,8 @@ class Guest:
         try:
             yield
         except libvirt.libvirtError as ex:
-            if ex.get_error_code() in _GONE:
+            if libvirterror.is_gone(ex):
                 raise nova_exception.InstanceNotFound(
                     instance_id=self.instance.uuid) from ex
             raise exception.CaptureFailed(
                 reason='cannot %s: %s' % (what, ex)) from ex
-
-
-def _broken(error: libvirt.libvirtError) -> bool:
-    """Whether the connection to libvirtd failed, and not the call.
-
-    The codes and domains are those that Nova's Host checks for, and those of
-    a connection that this process has closed.
-    """
-    codes = (libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_ERR_INTERNAL_ERROR,
-             libvirt.VIR_ERR_INVALID_CONN)
-    domains = (libvirt.VIR_FROM_REMOTE, libvirt.VIR_FROM_RPC,
-               libvirt.VIR_FROM_NONE)
-    return (error.get_error_code() in codes and
-            error.get_error_domain() in domains)

@@ -28,19 +28,18 @@ import contextlib
 import dataclasses
 import datetime
 import enum
-import fcntl
 import json
 import os
 import pathlib
 import time
 import types
-from typing import Any
 from typing import Protocol
 from typing import Self
 import uuid
 
 from oslo_log import log as logging
 
+from nova_snapdriver import durable
 from nova_snapdriver import exception
 from nova_snapdriver import faultpoint
 
@@ -52,9 +51,12 @@ _PLANNED = '.planned'
 _WHOLE = '.whole'
 _GONE = '.gone'
 _TARGET = '.target'
-_NEW = '.new'
 _VERSION = 2
-_MAX_BYTES = 1 << 16
+_NO_SENSE = ('it makes no sense (%s): look at the server and the image it may '
+             'name, then remove it')
+# What a file raises that holds something else.
+_NO_JSON = (OSError, ValueError, TypeError, LookupError, AttributeError,
+            OverflowError, RecursionError)
 
 # To write an entry takes milliseconds.
 _WRITE_SECONDS = 3
@@ -71,7 +73,7 @@ class Mark(enum.StrEnum):
     PAUSED = '.paused'
 
 
-_COMPANIONS = (_NEW, _PROGRESS, _PLANNED, _WHOLE, _GONE, _TARGET, *Mark)
+_COMPANIONS = (durable.NEW, _PROGRESS, _PLANNED, _WHOLE, _GONE, _TARGET, *Mark)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,7 +211,7 @@ class Record:
         faultpoint.reach('journal.removing')
         for suffix in (_SUFFIX, *_COMPANIONS):
             self._beside(suffix).unlink(missing_ok=True)
-            self._beside(suffix + _NEW).unlink(missing_ok=True)
+            self._beside(suffix + durable.NEW).unlink(missing_ok=True)
         faultpoint.reach('journal.removed')
 
     def close(self) -> None:
@@ -228,15 +230,15 @@ class Record:
     def progress(self, done: int, length: int) -> None:
         """Note how many of the image's bytes were sent. Never raises."""
         with contextlib.suppress(OSError):
-            self._replace(_PROGRESS, json.dumps([done, length]))
+            durable.replace(self._beside(_PROGRESS),
+                            json.dumps([done, length]), sync=False)
 
     def sent(self) -> tuple[int, int] | None:
         """The bytes sent and the length of the image; none if not known."""
         try:
-            done, length = json.loads(self._read(_PROGRESS))
+            done, length = json.loads(durable.read(self._beside(_PROGRESS)))
             return int(done), int(length)
-        except (OSError, ValueError, TypeError, OverflowError,
-                RecursionError):
+        except _NO_JSON:
             return None
 
     def note_planned(self, planned: Planned) -> None:
@@ -253,15 +255,14 @@ class Record:
         :raises JournalUnusable: it cannot be read
         """
         try:
-            values = json.loads(self._read(_PLANNED))
+            values = json.loads(durable.read(self._beside(_PLANNED)))
             return Planned(str(values['path']),
                            tuple(map(str, values['snapshots'])),
                            str(values['clone']),
                            str(values.get('written', '')))
         except FileNotFoundError:
             return Planned()
-        except (OSError, ValueError, TypeError, LookupError,
-                RecursionError) as ex:
+        except _NO_JSON as ex:
             raise exception.JournalUnusable(reason=ex) from ex
 
     def note_whole(self, whole: Whole) -> None:
@@ -275,8 +276,8 @@ class Record:
     def whole(self) -> Whole | None:
         """What was sent; none if that was not all, or is not known."""
         try:
-            return Whole(**json.loads(self._read(_WHOLE)))
-        except (OSError, ValueError, TypeError, RecursionError):
+            return Whole(**json.loads(durable.read(self._beside(_WHOLE))))
+        except _NO_JSON:
             return None
 
     def note_target(self, target: str) -> None:
@@ -293,12 +294,7 @@ class Record:
 
         :raises JournalUnusable: it cannot be read
         """
-        try:
-            return self._read(_TARGET)
-        except FileNotFoundError:
-            return ''
-        except OSError as ex:
-            raise exception.JournalUnusable(reason=ex) from ex
+        return self._noted(_TARGET) or ''
 
     def note_gone(self) -> None:
         """Note, durably, that Glance has deleted the image.
@@ -326,8 +322,7 @@ class Record:
         :raises JournalUnusable: it cannot be written
         """
         try:
-            self._beside(mark).unlink(missing_ok=True)
-            _sync(self._path.parent)
+            durable.remove(self._beside(mark))
         except OSError as ex:
             raise exception.JournalUnusable(reason=ex) from ex
 
@@ -336,34 +331,21 @@ class Record:
 
         :raises JournalUnusable: it cannot be read
         """
+        return self._noted(mark)
+
+    def _noted(self, suffix: str) -> str | None:
         try:
-            return self._read(mark)
+            return durable.read(self._beside(suffix))
         except FileNotFoundError:
             return None
         except OSError as ex:
             raise exception.JournalUnusable(reason=ex) from ex
 
-    def _read(self, suffix: str) -> str:
-        with open(self._beside(suffix), errors='replace',
-                  opener=_unblocked) as file:
-            return file.read(_MAX_BYTES)
-
     def _write(self, suffix: str, text: str) -> None:
         try:
-            self._replace(suffix, text, durable=True)
-            _sync(self._path.parent)
+            durable.replace(self._beside(suffix), text)
         except OSError as ex:
             raise exception.JournalUnusable(reason=ex) from ex
-
-    def _replace(self, suffix: str, text: str, durable: bool = False) -> None:
-        # Of this note alone: two threads may write two of them.
-        new = self._beside(suffix + _NEW)
-        with open(new, 'w', opener=_private) as file:
-            file.write(text)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        new.replace(self._beside(suffix))
 
     def _beside(self, suffix: str) -> pathlib.Path:
         return self._path.with_name(self._path.stem + suffix)
@@ -403,28 +385,12 @@ class Journal:
         path = self._directory / (str(uuid.uuid4()) + _SUFFIX)
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = self._write(path, entry)
+            values = {'version': _VERSION, **dataclasses.asdict(entry)}
+            descriptor = durable.create_locked(path, json.dumps(values))
         except OSError as ex:
             raise exception.JournalUnusable(reason=ex) from ex
         faultpoint.reach('journal.written')
         return Record(path, descriptor, entry)
-
-    def _write(self, path: pathlib.Path, entry: Entry) -> int:
-        new = path.with_suffix(_NEW)
-        descriptor = os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-        try:
-            # Locked before it has its name: nobody finds it abandoned.
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            values = {'version': _VERSION, **dataclasses.asdict(entry)}
-            os.write(descriptor, json.dumps(values).encode())
-            os.fsync(descriptor)
-            new.rename(path)
-            _sync(self._directory)
-        except BaseException:
-            os.close(descriptor)
-            new.unlink(missing_ok=True)
-            raise
-        return descriptor
 
     def running(self) -> Iterator[Record]:
         """Snapshots that a live process takes. To be looked at only."""
@@ -493,9 +459,7 @@ class Journal:
               ) -> tuple[Record, bool] | Unusable | None:
         """An entry and whether it is locked for us; none if it has ended."""
         try:
-            # To write, as a lock on NFS needs it; not to wait for a pipe.
-            descriptor = os.open(
-                path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+            descriptor = durable.open_to_lock(path)
         except FileNotFoundError:
             return None
         except OSError as ex:
@@ -508,7 +472,7 @@ class Journal:
                     'it is of the host %s, and this one is %s: run '
                     '"nova-snapdriver recover" there' %
                     (entry.host, self.host))
-            locked = _try_lock(descriptor)
+            locked = durable.try_lock(descriptor)
         except (ValueError, OSError) as ex:
             os.close(descriptor)
             return Unusable(path, str(ex)) if path.exists() else None
@@ -518,47 +482,13 @@ class Journal:
         return Record(path, descriptor, entry), locked
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
-
-
-def _unblocked(path: str, flags: int) -> int:
-    """Open a file, and do not wait for a pipe or follow a link."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
-
-
-def _sync(path: pathlib.Path) -> None:
-    """Make durable which files a directory has."""
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _try_lock(descriptor: int) -> bool:
-    """:raises ValueError: it cannot be locked, with what to do about it"""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as ex:
-        raise ValueError(
-            'it cannot be locked (%s), so nobody can tell whether its '
-            'snapshot still runs: [snapdriver] journal_directory has to be on '
-            'a local file system' % ex) from ex
-    return True
-
-
 def _parse(descriptor: int) -> Entry:
     """:raises ValueError: it makes no sense, with what to do about it"""
     try:
-        values: dict[str, Any] = json.loads(os.read(descriptor, _MAX_BYTES))
+        values = json.loads(os.read(descriptor, durable.MAX_BYTES))
         version = values.pop('version')
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError,
-            OSError) as ex:
-        raise ValueError('it makes no sense (%s): look at the server and the '
-                         'image it may name, then remove it' % ex) from ex
+    except _NO_JSON as ex:
+        raise ValueError(_NO_SENSE % ex) from ex
     if version != _VERSION:
         raise ValueError(
             'it has the format %s, and this nova-snapdriver reads %d: run '
@@ -567,5 +497,4 @@ def _parse(descriptor: int) -> Entry:
     try:
         return Entry(**values)
     except (ValueError, TypeError) as ex:
-        raise ValueError('it makes no sense (%s): look at the server and the '
-                         'image it may name, then remove it' % ex) from ex
+        raise ValueError(_NO_SENSE % ex) from ex

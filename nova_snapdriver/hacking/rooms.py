@@ -27,7 +27,7 @@ ROOMS = (
     # Runs in a process of its own, so it imports none of the others.
     'stream',
     'exception', 'faultpoint', 'conf', 'compat', 'threadpool', 'child',
-    'waiting',
+    'waiting', 'libvirterror', 'durable',
     'imagebackend', 'host', 'guest', 'plan', 'database', 'journal',
     'capture',
     'transfer',

@@ -16,22 +16,10 @@ import pytest
 
 from nova_snapdriver.capture import job
 from nova_snapdriver import exception
-from nova_snapdriver import guest as snap_guest
+
+pytestmark = pytest.mark.usefixtures('no_pauses')
 
 SOCKET = '/scratch/nbd'
-
-
-@pytest.fixture(autouse=True)
-def no_pauses():
-    with mock.patch('time.sleep'):
-        yield
-
-
-@pytest.fixture
-def guest():
-    found = mock.create_autospec(snap_guest.Guest, instance=True)
-    found.instance, found.name = None, 'instance-1'
-    return found
 
 
 def test_job_is_aborted_and_its_end_awaited(guest):

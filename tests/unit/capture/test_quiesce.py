@@ -20,31 +20,10 @@ from nova_snapdriver.capture import quiesce
 from nova_snapdriver import exception
 from nova_snapdriver import guest as snap_guest
 from nova_snapdriver import journal
-from tests.unit import notes as capture_notes
+
+pytestmark = pytest.mark.usefixtures('no_pauses')
 
 FROZEN = journal.Mark.FROZEN
-
-
-@pytest.fixture(autouse=True)
-def no_pauses():
-    with mock.patch('time.sleep'):
-        yield
-
-
-@pytest.fixture
-def guest():
-    found = mock.create_autospec(snap_guest.Guest, instance=True)
-    found.instance = None
-    found.name = 'instance-1'
-    found.agent_refusal.return_value = None
-    found.freeze.return_value = found.thaw.return_value = 1
-    found.run_id.return_value = 'boot 7'
-    return found
-
-
-@pytest.fixture
-def notes():
-    return capture_notes.Notes()
 
 
 @pytest.fixture

@@ -19,36 +19,23 @@ import pytest
 
 from nova_snapdriver.capture import suspend
 from nova_snapdriver import exception
-from nova_snapdriver import guest as snap_guest
 from nova_snapdriver import journal
-from tests.unit import notes as capture_notes
+
+pytestmark = pytest.mark.usefixtures('no_pauses')
 
 FROZEN, SUSPENDED = journal.Mark.FROZEN, journal.Mark.SUSPENDED
 
 
-@pytest.fixture(autouse=True)
-def no_pauses():
-    with mock.patch('time.sleep'):
-        yield
-
-
 @pytest.fixture
-def guest():
-    found = mock.create_autospec(snap_guest.Guest, instance=True)
-    found.instance, found.name = None, 'instance-1'
-    found.exists.return_value = False
-    found.is_saved.return_value = True
-    return found
+def guest(guest):
+    guest.exists.return_value = False
+    guest.is_saved.return_value = True
+    return guest
 
 
 @pytest.fixture
 def power():
     return suspend.Power(*(mock.Mock() for _ in range(3)))
-
-
-@pytest.fixture
-def notes():
-    return capture_notes.Notes()
 
 
 def test_saved_guest_is_started(guest):
