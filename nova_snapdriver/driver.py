@@ -38,6 +38,7 @@ from nova_snapdriver.capture import space
 from nova_snapdriver.capture import suspend
 from nova_snapdriver.capture import workspace
 from nova_snapdriver.compute import causes
+from nova_snapdriver.compute import events
 from nova_snapdriver.compute import planning
 from nova_snapdriver.compute import power
 from nova_snapdriver.compute import running
@@ -272,6 +273,7 @@ class SnapDriver(driver.LibvirtDriver):
         with (running.taken(compute_utils.disk_ops_semaphore, task.snapshot),
               self._capture(task, way) as captured):
             _log_capture(task, way, captured)
+            events.tell_frozen(task.context, task.instance, task.record)
             task.state.uploading()
             faultpoint.reach('upload.announced')
             self._send(task, way, captured)

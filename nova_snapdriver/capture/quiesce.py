@@ -35,6 +35,12 @@ LOG = logging.getLogger(__name__)
 _THAW_ATTEMPTS = 3
 _THAW_PAUSE_SECONDS = 1
 
+# Libvirtd serves five calls of a client at a time (max_client_requests), and
+# a call of an agent that hangs lasts until its timeout. So at most two calls
+# wait for agents that may hang, and two for those that have just answered.
+_MAY_HANG = threading.BoundedSemaphore(2)
+_ANSWERED = threading.BoundedSemaphore(2)
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -122,7 +128,7 @@ def _while_frozen(guest: snap_guest.Guest, settings: Settings,
         _thaw_after_failure(guest, settings, notes)
         raise
     faultpoint.reach('thaw.asked')
-    lasted = _thaw(guest, settings, notes)
+    lasted = _thaw(guest, settings, notes, _ANSWERED)
     faultpoint.reach('thaw.done')
     watchdog.check()
     if not lasted:
@@ -184,7 +190,8 @@ class _Watchdog:
                   'libvirt or QEMU takes too long to capture its disk',
                   self._settings.freeze_timeout, instance=self._guest.instance)
         try:
-            thaw(self._guest, self._settings.agent_timeout)
+            _thaw_in_turn(self._guest, self._settings.agent_timeout,
+                          _ANSWERED)
         except exception.ThawFailed as ex:
             # The next attempt is made when the capture has ended.
             LOG.error('%s', ex, instance=self._guest.instance)
@@ -204,7 +211,9 @@ def _freeze(guest: snap_guest.Guest, settings: Settings,
     notes.mark(journal.Mark.FROZEN, guest.run_id())
     try:
         faultpoint.reach('freeze.asked')
-        if guest.freeze():
+        with _MAY_HANG:
+            count = guest.freeze()
+        if count:
             faultpoint.reach('freeze.done')
             return None
         refusal = 'its agent froze no file system'
@@ -240,14 +249,15 @@ def _alone(
     return lockutils.lock('snapdriver-quiesce-%s' % guest.name)
 
 
-def _thaw(guest: snap_guest.Guest, settings: Settings,
-          notes: journal.Notes) -> bool:
+def _thaw(guest: snap_guest.Guest, settings: Settings, notes: journal.Notes,
+          turn: threading.Semaphore = _MAY_HANG) -> bool:
     """Thaw the guest; whether it was frozen until now.
 
+    :param turn: to wait for, before libvirt is called
     :raises ThawFailed: a recovery tries it again, until the agent answers
     """
     try:
-        lasted = thaw(guest, settings.agent_timeout)
+        lasted = _thaw_in_turn(guest, settings.agent_timeout, turn)
     except BaseException:
         # The guest is frozen, and libvirt has not even sent the thaw: an agent
         # that hangs does not answer the guest-sync before it.
@@ -271,10 +281,12 @@ def _thaw_after_failure(guest: snap_guest.Guest, settings: Settings,
         LOG.error('%s', ex, instance=guest.instance)
 
 
-def thaw(guest: snap_guest.Guest, agent_timeout: int) -> bool:
+def _thaw_in_turn(guest: snap_guest.Guest, agent_timeout: int,
+                  turn: threading.Semaphore) -> bool:
     """Thaw the guest, in several attempts. No error if it no longer runs.
 
     :param agent_timeout: seconds
+    :param turn: to wait for, before each attempt
     :returns: whether it was frozen until now, as far as its agent tells; the
         answer to an attempt that timed out is lost
     :raises ThawFailed: the agent failed, or does not answer
@@ -284,7 +296,8 @@ def thaw(guest: snap_guest.Guest, agent_timeout: int) -> bool:
 
     def attempt() -> None:
         counts.append(None)
-        counts[-1] = _thaw_once(guest, agent_timeout)
+        with turn:
+            counts[-1] = _thaw_once(guest, agent_timeout)
 
     try:
         waiting.retry(
@@ -308,7 +321,7 @@ def thaw_alone(guest: snap_guest.Guest, agent_timeout: int) -> None:
     :raises ThawUnsupported: no other attempt helps
     """
     with _alone(guest):
-        thaw(guest, agent_timeout)
+        _thaw_in_turn(guest, agent_timeout, _MAY_HANG)
 
 
 def _thaw_once(guest: snap_guest.Guest, agent_timeout: int) -> int | None:

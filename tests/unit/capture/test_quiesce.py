@@ -10,6 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+import contextlib
 import threading
 from unittest import mock
 
@@ -20,6 +21,7 @@ from nova_snapdriver.capture import quiesce
 from nova_snapdriver import exception
 from nova_snapdriver import guest as snap_guest
 from nova_snapdriver import journal
+from tests.unit import notes as capture_notes
 
 pytestmark = pytest.mark.usefixtures('no_pauses')
 
@@ -244,3 +246,75 @@ def test_guest_that_is_thawed_in_time_is_left_alone(guest, frozen):
     guest.thaw.assert_called_once_with()
     assert not any(isinstance(one, threading.Timer)
                    for one in threading.enumerate())
+
+
+class Libvirtd:
+    """Serves five calls at a time, and counts those that wait for agents."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self.waiting = self.most = 0
+        self.both = threading.Event()
+        self.answer = threading.Event()
+        self.threads = []
+
+    def end(self):
+        self.answer.set()
+        for thread in self.threads:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in self.threads)
+
+    def hang(self):
+        with self._lock:
+            self.waiting += 1
+            self.most = max(self.most, self.waiting)
+            if self.waiting == 2:
+                self.both.set()
+        assert self.answer.wait(60)
+        with self._lock:
+            self.waiting -= 1
+        raise snap_guest.AgentError('hangs')
+
+
+@pytest.fixture
+def hanging():
+    """Six guests whose agents hang in a freeze, each in a thread."""
+    libvirtd = Libvirtd()
+
+    def snapshot(name):
+        guest = mock.create_autospec(snap_guest.Guest, instance=True)
+        guest.instance, guest.name = None, name
+        guest.agent_refusal.return_value = None
+        guest.run_id.return_value = 'boot 7'
+        guest.freeze.side_effect = guest.thaw.side_effect = libvirtd.hang
+        with quiesce.frozen(guest, quiesce.Settings(5, True, False),
+                            capture_notes.Notes()):
+            pass
+
+    libvirtd.threads = [
+        threading.Thread(target=snapshot, args=('hangs-%d' % number,))
+        for number in range(6)]
+    for thread in libvirtd.threads:
+        thread.start()
+    try:
+        assert libvirtd.both.wait(60)
+        yield libvirtd
+    finally:
+        libvirtd.end()
+
+
+def test_agents_that_hang_leave_libvirt_to_other_servers(hanging):
+    hanging.end()
+    assert hanging.most == 2
+
+
+def test_frozen_guest_is_thawed_while_other_agents_hang(hanging, guest,
+                                                        notes):
+    """It was frozen before the others took all the turns."""
+    settings = quiesce.Settings(5, True, False)
+    with contextlib.ExitStack() as thawing:
+        with mock.patch.object(quiesce, '_MAY_HANG'):
+            quiesced = thawing.enter_context(
+                quiesce.frozen(guest, settings, notes))
+    assert hanging.waiting == 2 and notes.marks == {}
+    assert quiesced.consistency is export.Consistency.FILESYSTEM
