@@ -18,6 +18,7 @@ database knows.
 """
 
 from collections.abc import Callable
+import contextlib
 import functools
 from typing import Any
 
@@ -205,6 +206,28 @@ def clear_task(instance: Any) -> None:
     """
     state, instance.task_state = instance.task_state, None
     instance.save(expected_task_state=[state])
+
+
+def show_progress(uuid: str, host: str, percent: int) -> None:
+    """Set what Nova's API shows as the progress of a server.
+
+    Only that field is saved, and only while a host has the server in a
+    snapshot: other tasks of Nova's have a progress of their own. 0 is set
+    after the snapshot, too.
+
+    :param host: nova-compute's name
+    :raises Exception: the database does not answer
+    """
+    found = _find_or_none(uuid)
+    states = BEGUN if percent else BEGUN | {None}
+    if (found is None or found.host != host or found.progress == percent or
+            found.task_state not in states):
+        return
+    found.progress = percent
+    # It may have another task by now, or be gone: then it is not ours.
+    with contextlib.suppress(nova_exception.UnexpectedTaskStateError,
+                             nova_exception.InstanceNotFound):
+        found.save(expected_task_state=[found.task_state])
 
 
 def _wait(instance: Any) -> None:

@@ -41,6 +41,7 @@ from nova_snapdriver.compute import causes
 from nova_snapdriver.compute import events
 from nova_snapdriver.compute import planning
 from nova_snapdriver.compute import power
+from nova_snapdriver.compute import progress
 from nova_snapdriver.compute import running
 from nova_snapdriver.compute import shutdown
 from nova_snapdriver.compute import taskstate
@@ -388,9 +389,10 @@ class SnapDriver(driver.LibvirtDriver):
                                  CONF.snapdriver.progress_interval,
                                  task.snapshot.note_sent)
         watch = timeutils.StopWatch().start()
-        with causes.watch(task.snapshot, captured.export, way.guest,
-                          task.image,
-                          way.plan.path is plan.Path.LIVE) as ends:
+        with (progress.cleared(task.snapshot, task.record),
+              causes.watch(task.snapshot, captured.export, way.guest,
+                           task.image,
+                           way.plan.path is plan.Path.LIVE) as ends):
             # In eventlet mode in a native thread: it reads pipes.
             length = threadpool.call(
                 send.send, image, self._metadata(task, way, captured),

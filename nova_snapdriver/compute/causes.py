@@ -13,13 +13,13 @@
 """Why a snapshot that is being sent is of no use any more."""
 
 import functools
-from typing import Any
 
 from nova import exception as nova_exception
 from oslo_log import log as logging
 
 from nova_snapdriver.capture import export
 from nova_snapdriver.capture import qemunbd
+from nova_snapdriver.compute import progress
 from nova_snapdriver.compute import running
 from nova_snapdriver import database
 from nova_snapdriver import exception
@@ -47,7 +47,7 @@ def watch(snapshot: running.Snapshot, source: export.Export,
     """
     causes = [
         cancel.Cause(lambda: snapshot.cause, _OWN_SECONDS),
-        cancel.Cause(functools.partial(_server, guest.instance),
+        cancel.Cause(functools.partial(_server, snapshot),
                      _SERVER_SECONDS),
         cancel.Cause(functools.partial(_image, image), _IMAGE_SECONDS)]
     if has_job:
@@ -61,13 +61,15 @@ def _is_gone(source: export.Export) -> bool:
     return not source.ended_early and not qemunbd.greets(source.socket)
 
 
-def _server(instance: Any) -> Exception | None:
+def _server(snapshot: running.Snapshot) -> Exception | None:
     """The database says it, also of a deletion by another service."""
-    if not database.is_deleted(instance.uuid):
-        return None
-    lost: Exception = nova_exception.InstanceNotFound(
-        instance_id=instance.uuid)
-    return lost
+    if database.is_deleted(snapshot.uuid):
+        lost: Exception = nova_exception.InstanceNotFound(
+            instance_id=snapshot.uuid)
+        return lost
+    # As often as the server is looked at, its owner sees the progress.
+    progress.show(snapshot)
+    return None
 
 
 def _image(image: snap_image.Image) -> Exception | None:

@@ -74,6 +74,11 @@ class Snapshot:
             self._watch = timeutils.StopWatch().start()
         self._sent, self._length = done, length
 
+    @property
+    def percent(self) -> int:
+        """How much of the image was sent; 0 before the upload."""
+        return 100 * self._sent // self._length if self._length else 0
+
     def seconds_left(self) -> float:
         """How long the upload will go on at its speed so far.
 

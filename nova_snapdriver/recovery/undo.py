@@ -362,6 +362,8 @@ class Undoing:
         if self._dry_run:
             return ['would delete image %s, if it is unfinished' %
                     self._entry.image]
+        # Nova's API shows how far the upload was.
+        database.show_progress(self._entry.instance, self._entry.host, 0)
         if self._record.gone:
             return []
         # Whose the server is now may change what becomes of its images: with

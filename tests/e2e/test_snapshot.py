@@ -23,11 +23,14 @@ from lab.observe import measure
 from lab.openstack import config
 from lab.openstack import guest
 from lab.openstack import process
+from lab.openstack import proxy
 from lab.openstack import services
 
 # What QEMU may hold back for the guest while the disk is read, at most.
 STAGING_LIMIT = 64 * guest.MI
 UPLOAD_TIMEOUT = 60
+# Of an image of more than a GiB.
+HELD_BYTES = 256 * guest.MI
 # Promised are 5; a machine that is busy takes its time to clean up.
 CANCEL_TIMEOUT = 20
 
@@ -128,6 +131,61 @@ def test_nova_compute_killed_while_it_uploads(lab, server, snapshot):
     assert image_id not in [image['id'] for image in lab.cloud.images()]
     assert_writing(server)
     assert snapshot('after-the-kill').status == 'active'
+
+
+@pytest.fixture
+def held(lab):
+    """Holds the next upload in its middle, until it is let go."""
+    with proxy.Proxy(lab.settings) as between:
+        def hold(mode='threading'):
+            lab.compute(config.Compute(mode=mode, options=(
+                ('glance', 'api_servers', between.url),)))
+            between.arm(proxy.Fault('hold', at=HELD_BYTES))
+            return between
+
+        yield hold
+        between.clear()
+        lab.compute(config.Compute())
+
+
+def progress(lab, server):
+    """What a tenant sees."""
+    shown, _ = lab.cloud.start_openstack(
+        'server', 'show', '-f', 'value', '-c', 'progress',
+        server.id).communicate(timeout=UPLOAD_TIMEOUT)
+    return int(shown)
+
+
+def begin(lab, server, name):
+    """Begin a snapshot, until the server shows its progress."""
+    image_id = uploading(lab, server, name)
+    process.wait_for('progress', lambda: lab.cloud.server(
+        server.id)['progress'], UPLOAD_TIMEOUT)
+    return image_id
+
+
+@pytest.mark.parametrize('mode', config.MODES)
+def test_the_server_shows_the_progress(lab, server, held, mode):
+    between = held(mode)
+    image_id = begin(lab, server, f'progress-{mode}')
+    assert 0 < progress(lab, server) < 100
+    between.clear()
+    lab.cloud.wait_image(image_id)
+    lab.cloud.wait_server(server.id)
+    assert progress(lab, server) == 0
+    assert_nothing_left(lab, server)
+    lab.cloud.delete_image(image_id)
+
+
+def test_a_killed_nova_compute_leaves_no_progress(lab, server, held):
+    held()
+    begin(lab, server, 'progress-killed')
+    services.NovaCompute(lab.settings, config.Compute()).kill()
+    assert lab.cloud.server(server.id)['progress']
+    lab.compute(config.Compute())
+    process.wait_for(
+        'no progress', lambda: not lab.cloud.server(server.id)['progress'],
+        UPLOAD_TIMEOUT)
 
 
 def test_image_deleted_while_it_is_uploaded(lab, server, snapshot):

@@ -109,6 +109,7 @@ class Database(Service):
         super().__init__(process, oslo_messaging.MessagingTimeout)
         self.host, self.vm_state, self.task_state = HOST, 'active', None
         self.deleted = False
+        self.progress = 0
         self.migrations = []
 
     def expects_guest(self, paused):
@@ -136,12 +137,12 @@ class Database(Service):
     def _server(self):
         server = types.SimpleNamespace(
             uuid=UUID, host=self.host, vm_state=self.vm_state,
-            task_state=self.task_state)
+            task_state=self.task_state, progress=self.progress)
         server.save = lambda expected_task_state: self.save(
-            server.task_state, expected_task_state)
+            server.task_state, expected_task_state, server.progress)
         return server
 
-    def save(self, task_state, expected):
+    def save(self, task_state, expected, progress=None):
         self.ask()
         if self.deleted:
             raise nova_exception.InstanceNotFound(instance_id=UUID)
@@ -149,6 +150,8 @@ class Database(Service):
             raise nova_exception.UnexpectedTaskStateError(
                 instance_uuid=UUID, expected=expected, actual=self.task_state)
         self.task_state = task_state
+        if progress is not None:
+            self.progress = progress
 
     def by_host(self, context, host, expected_attrs=None):
         self.ask()

@@ -49,8 +49,9 @@ def image():
 
 @pytest.fixture
 def deleted():
-    with mock.patch.object(database, 'is_deleted',
-                           return_value=False) as asked:
+    with (mock.patch.object(database, 'is_deleted',
+                            return_value=False) as asked,
+          mock.patch.object(database, 'show_progress')):
         yield asked
 
 
@@ -83,6 +84,15 @@ def test_what_this_process_knows_is_asked_most_often(watched, snapshot):
 def test_server_that_is_deleted_elsewhere(watched, deleted):
     deleted.return_value = True
     assert isinstance(watched()[0][1], nova_exception.InstanceNotFound)
+
+
+def test_progress_is_shown_as_often_as_the_server_is_looked_at(
+        watched, snapshot):
+    watched()
+    assert not database.show_progress.called
+    snapshot.note_sent(42, 100)
+    watched()
+    assert database.show_progress.call_args.args[::2] == ('server', 42)
 
 
 def test_image_that_is_deleted(watched, image):

@@ -96,6 +96,24 @@ def test_what_was_done_is_not_done_again(abandon, recover, domain, cloud):
     assert domain.frozen == abandoned.OTHERS
 
 
+# What Nova's API shows
+
+
+@pytest.mark.parametrize('state', (None, 'image_uploading'))
+def test_progress_is_cleared(state, abandon, recover, database):
+    database.progress, database.task_state = 42, state
+    abandon()
+    recover()
+    assert database.progress == 0
+
+
+def test_dry_run_clears_no_progress(abandon, recover, database):
+    database.progress = 42
+    abandon()
+    recover(dry_run=True)
+    assert database.progress == 42
+
+
 # Files
 
 
