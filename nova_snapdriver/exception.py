@@ -14,17 +14,29 @@
 
 Where Nova's manager expects exceptions of its own (``InstanceNotFound``,
 ``ImageNotFound``, …), the driver raises those. The ones here are subclasses of
-Nova's base class, so that the tenant sees their message in ``openstack server
-event show`` and not just "unexpected".
+Nova's base class, each with two messages: the log has one for the operator,
+and the tenant sees the other one in ``openstack server event show``.
 """
 
 from nova import exception
 
 
 class SnapdriverError(exception.NovaException):
-    """Base of all errors of this driver."""
+    """Base of all errors of this driver.
+
+    :cvar tenant: what Nova shows to the tenant, in at most 255 bytes
+    """
 
     msg_fmt = 'Snapshot failed: %(reason)s'
+    tenant = ('The snapshot failed and its image was deleted. Try '
+              'again; if it fails again, ask the operator.')
+
+    def format_message(self) -> str:
+        """What Nova shows to the tenant: no path, no host, no option.
+
+        Of what else fails in a driver, it shows the name of the exception.
+        """
+        return self.tenant
 
 
 class DirectoryUnusable(SnapdriverError):
@@ -33,18 +45,24 @@ class DirectoryUnusable(SnapdriverError):
     msg_fmt = ('Snapshot failed before the guest was touched: %(reason)s. '
                'Set [snapdriver] scratch_directory to a directory that both '
                'nova-compute and QEMU can use.')
+    tenant = ('The snapshot failed before it began: the compute host is'
+              ' not set up for it. Ask the operator.')
 
 
 class JournalUnusable(SnapdriverError):
     """The journal cannot be written, or one of its entries is invalid."""
 
     msg_fmt = 'The journal in [snapdriver] journal_directory: %(reason)s'
+    tenant = ('The snapshot failed before it began: the compute host '
+              'cannot make a note of it. Ask the operator.')
 
 
 class DiskUnusable(SnapdriverError):
     """The domain's XML does not describe a root disk that can be read."""
 
     msg_fmt = 'Snapshot failed before the guest was touched: %(reason)s'
+    tenant = ('The snapshot failed before it began: the disk of the '
+              'server cannot be read. Ask the operator.')
 
 
 class QuiesceFailed(SnapdriverError):
@@ -52,6 +70,10 @@ class QuiesceFailed(SnapdriverError):
 
     msg_fmt = ('Snapshot failed: the image property os_require_quiesce is '
                'set and the guest could not be quiesced: %(reason)s')
+    tenant = ('The snapshot failed: its image property '
+              'os_require_quiesce is set, and the guest agent of the '
+              'server did not freeze the file systems. Check that qemu-'
+              'guest-agent runs in the server.')
 
 
 class ThawFailed(SnapdriverError):
@@ -59,6 +81,9 @@ class ThawFailed(SnapdriverError):
 
     msg_fmt = ('The guest may still be frozen, its agent does not answer: '
                '%(reason)s. Run "virsh domfsthaw %(domain)s" on its host.')
+    tenant = ('The snapshot failed, and the file systems of the server '
+              'may still be frozen: its guest agent does not answer. '
+              'Ask the operator at once, or reboot the server hard.')
 
 
 class ThawUnsupported(ThawFailed):
@@ -67,6 +92,10 @@ class ThawUnsupported(ThawFailed):
     msg_fmt = ('The guest may still be frozen, its agent has no thaw: '
                '%(reason)s. Allow guest-fsfreeze-thaw in the configuration of '
                'its agent, and run "virsh domfsthaw %(domain)s" on its host.')
+    tenant = ('The snapshot failed, and the file systems of the server '
+              'may still be frozen: its guest agent has no command to '
+              'thaw them. Allow guest-fsfreeze-thaw in its '
+              'configuration, and reboot the server hard.')
 
 
 class ResumeFailed(SnapdriverError):
@@ -76,6 +105,9 @@ class ResumeFailed(SnapdriverError):
                'start again: %(reason)s. Run "virsh start %(domain)s" on its '
                'host, or "nova-snapdriver recover". A start or a hard reboot '
                'by Nova would discard the memory.')
+    tenant = ('The server was suspended for the snapshot and does not '
+              'start again; its memory is saved. Do not start or reboot'
+              ' it, which would discard the memory: ask the operator.')
 
 
 class DevicesMissing(SnapdriverError):
@@ -84,12 +116,17 @@ class DevicesMissing(SnapdriverError):
     msg_fmt = ('The guest runs, but not all of its passed-through devices '
                'could be attached again: %(reason)s. A hard reboot brings '
                'them back.')
+    tenant = ('The server runs, but lacks devices of its host after the'
+              ' snapshot. A hard reboot brings them back.')
 
 
 class CaptureFailed(SnapdriverError):
     """Libvirt or QEMU refused to capture the disk."""
 
     msg_fmt = 'Snapshot failed, the disk could not be captured: %(reason)s'
+    tenant = ('The snapshot failed: the disk of the server could not be'
+              ' captured. Try again when no other action is under way; '
+              'if it fails again, ask the operator.')
 
 
 class ScratchExhausted(SnapdriverError):
@@ -98,12 +135,18 @@ class ScratchExhausted(SnapdriverError):
     msg_fmt = ('Snapshot failed, the guest was not harmed: %(reason)s. Free '
                'space in [snapdriver] scratch_directory, move it, take the '
                'snapshot when the guest writes less, or change the option.')
+    tenant = ('The snapshot failed and did the server no harm: the '
+              'compute host lacks space for what the server overwrites '
+              'meanwhile. Try again when it writes less, or ask the '
+              'operator.')
 
 
 class ServerBusy(SnapdriverError):
     """Nova is at work with the server: what is left to do waits for that."""
 
     msg_fmt = 'Nova is at work with the server: %(reason)s'
+    tenant = ('The snapshot waits for another action on the server. Try'
+              ' again when that is done.')
 
 
 class ImageHidden(SnapdriverError):
@@ -113,6 +156,8 @@ class ImageHidden(SnapdriverError):
                'nova.conf. It is gone, or that user may not see it: give it '
                'the role admin in its project, or delete the image by hand '
                'and then the entry in [snapdriver] journal_directory.')
+    tenant = ('What is left of a snapshot cannot be cleaned up. Ask the'
+              ' operator.')
 
 
 class StoresHidden(SnapdriverError):
@@ -123,6 +168,8 @@ class StoresHidden(SnapdriverError):
                'stores it has: %(reason)s. A Glance with a single store, '
                'without enabled_backends in glance-api.conf, has none to '
                'choose.')
+    tenant = ('The snapshot failed before it began: no place for its '
+              'image is set up. Ask the operator.')
 
 
 class StoreUnknown(SnapdriverError):
@@ -131,18 +178,24 @@ class StoreUnknown(SnapdriverError):
     msg_fmt = ('Snapshot failed, the guest was not touched: [snapdriver] '
                'store = %(store)s in nova.conf is no store that Glance can '
                'upload into. It has: %(known)s.')
+    tenant = ('The snapshot failed before it began: no place for its '
+              'image is set up. Ask the operator.')
 
 
 class DirectRefused(SnapdriverError):
     """Ceph or Glance refused to copy; the disk can still be read."""
 
     msg_fmt = '%(reason)s'
+    tenant = ('The storage refused to copy the disk of the server. Try '
+              'again; if it fails again, ask the operator.')
 
 
 class StreamFailed(SnapdriverError):
     """The stream process failed; the image is incomplete."""
 
     msg_fmt = 'Snapshot failed while the disk was read: %(reason)s'
+    tenant = ('The snapshot failed while the disk of the server was '
+              'read. Try again; if it fails again, ask the operator.')
 
 
 class Outgrown(StreamFailed):
@@ -166,12 +219,17 @@ class EndedEarly(StreamFailed):
                'before the upload, as the guest overwrote so much. Take the '
                'snapshot again; with [snapdriver] read_ahead_limit = 0 no job '
                'ends early.')
+    tenant = ('The snapshot failed and did the server no harm: the '
+              'upload of its image broke off, and could not begin again'
+              ' as the server overwrote so much. Try again.')
 
 
 class UploadFailed(SnapdriverError):
     """The upload to Glance failed."""
 
     msg_fmt = 'Snapshot failed while the image was uploaded: %(reason)s'
+    tenant = ('The snapshot failed while its image was uploaded. Try '
+              'again; if it fails again, ask the operator.')
 
 
 class ImageRefused(UploadFailed):
@@ -180,15 +238,24 @@ class ImageRefused(UploadFailed):
     msg_fmt = ('Snapshot failed before the upload: %(reason)s. With [libvirt] '
                'snapshot_image_format = qcow2 in nova.conf, the disk can be '
                'taken as it is; or overwrite its first sector in the guest.')
+    tenant = ('The snapshot failed before the upload: the image service'
+              ' refuses what is in the first sector of the disk. '
+              'Overwrite that in the server, or ask the operator.')
 
 
 class Cancelled(SnapdriverError):
     """The server or the image is gone, or nova-compute is stopping."""
 
     msg_fmt = 'Snapshot given up: %(reason)s'
+    tenant = ('The snapshot was given up: the server was stopped or '
+              'restarted, or its compute host was, before the image was'
+              ' complete. Try again.')
 
 
 class VerifyFailed(SnapdriverError):
     """Glance stored something else than was sent; the image is deleted."""
 
     msg_fmt = 'Snapshot failed, Glance does not hold what was sent: %(reason)s'
+    tenant = ('The snapshot failed: the image service stored something '
+              'else than was sent, and the image was deleted. Try '
+              'again, and tell the operator.')
