@@ -38,6 +38,7 @@ from nova_snapdriver.capture import space
 from nova_snapdriver.capture import suspend
 from nova_snapdriver.capture import workspace
 from nova_snapdriver.compute import causes
+from nova_snapdriver.compute import checks
 from nova_snapdriver.compute import events
 from nova_snapdriver.compute import planning
 from nova_snapdriver.compute import power
@@ -119,6 +120,7 @@ class SnapDriver(driver.LibvirtDriver):
         # nova-compute not to start.
         try:
             self._planner.capabilities.log(compression.codec(CONF))
+            checks.log(self._host.get_connection())
             workspace.try_out(
                 workspace.locate(CONF.snapdriver.scratch_directory),
                 snap_host.Host(self._host).qemu_uid())

@@ -119,8 +119,8 @@ class Host:
             connection.getDomainCapabilities(None, None, None, virt_type, 0))
         return Capabilities(
             _dotted(libvirt), _dotted(qemu),
-            (*_missing_in_libvirt(libvirt, qemu, domain), *_missing_binding()),
-            (*_missing_programs(), *_missing_binding()))
+            (*_missing_in_libvirt(libvirt, qemu, domain), *missing_binding()),
+            (*missing_programs(), *missing_binding()))
 
     def qemu_uid(self) -> int | None:
         """The user that QEMU runs as, unless a domain's XML has another.
@@ -150,7 +150,8 @@ def _missing_in_libvirt(libvirt: tuple[int, ...], qemu: tuple[int, ...],
     return missing
 
 
-def _missing_binding() -> list[str]:
+def missing_binding() -> list[str]:
+    """What this host lacks to read an export, in words."""
     try:
         reason = _lack_of_binding()
     except (OSError, subprocess.SubprocessError) as ex:
@@ -179,7 +180,8 @@ def _lack_of_binding() -> str:
     return 'this is %s' % done.stdout.strip()
 
 
-def _missing_programs() -> list[str]:
+def missing_programs() -> list[str]:
+    """What this host lacks to export a disk without QEMU, in words."""
     if shutil.which('qemu-nbd') is None:
         return ['qemu-nbd (package qemu-utils)']
     return []

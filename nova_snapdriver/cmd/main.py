@@ -27,6 +27,7 @@ from nova_snapdriver.cmd import base
 # missing, where the others could not even be imported.
 COMMANDS = {
     'register': 'let Nova find the driver',
+    'check': 'check this host and nova.conf',
     'list': 'show running and abandoned snapshots',
     'recover': 'undo what a crash of nova-compute, or of snapshot, left',
     'snapshot': 'take a snapshot of a libvirt domain into a file, or Glance',
