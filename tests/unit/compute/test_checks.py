@@ -13,6 +13,8 @@
 """What is wrong with a host is found, and nothing where nothing is."""
 
 import os
+import pathlib
+import tempfile
 from unittest import mock
 
 import nova.conf
@@ -74,11 +76,13 @@ class Host:
 
 
 @pytest.fixture
-def found(tmp_path, monkeypatch):
+def found(monkeypatch):
     conf.register_opts(nova.conf.CONF)
-    with config_fixture.Config(nova.conf.CONF) as made:
-        tmp_path.chmod(0o755)
-        yield Host(tmp_path, made, monkeypatch)
+    # A short path: there is to be a socket in it.
+    with (config_fixture.Config(nova.conf.CONF) as made,
+          tempfile.TemporaryDirectory(dir='/tmp') as path):
+        os.chmod(path, 0o755)
+        yield Host(pathlib.Path(path), made, monkeypatch)
 
 
 def raises(error):
