@@ -14,6 +14,8 @@
 
 import argparse
 import json
+import pathlib
+import textwrap
 from unittest import mock
 
 import pytest
@@ -64,6 +66,11 @@ def test_nothing(checked):
 
 def test_table_is_in_the_style_of_nova_status(checked):
     assert checked(wrong(checks.Level.WARNING)) == (1, TABLE)
+
+
+def test_table_in_the_docs_is_that_of_the_command():
+    page = pathlib.Path(__file__).parents[3] / 'doc/source/operations.rst'
+    assert textwrap.indent(TABLE, '  ') in page.read_text()
 
 
 def test_json(checked):
