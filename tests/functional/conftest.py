@@ -149,7 +149,7 @@ def conf(area):
 def server():
     """The server, as Nova's database has it."""
     found = types.SimpleNamespace(task_state=None, vm_state='active',
-                                  host='host')
+                                  host='host', progress=0)
     with mock.patch.object(database, 'find', return_value=found):
         yield found
 
