@@ -318,7 +318,7 @@ class SnapDriver(driver.LibvirtDriver):
             space.limits(CONF),
             self._suspension(task) if way.plan.suspends else None,
             way.snapshot, readahead.spool(CONF, task.place.path),
-            _base_format(task.instance.image_meta), task.snapshot.check))
+            planning.base_format(task.instance), task.snapshot.check))
 
     def _suspension(self, task: _Task) -> suspend.Power:
         """How Nova suspends and starts the instance."""
@@ -416,12 +416,6 @@ class SnapDriver(driver.LibvirtDriver):
         """Whether Glance shows [service_user] the images of tenants."""
         self._sees_images = self._sees_images or images.is_visible(image.id)
         return self._sees_images
-
-
-def _base_format(image_meta: Any) -> str | None:
-    """Glance's format of an image, if Nova has noted one."""
-    known = image_meta.obj_attr_is_set('disk_format')
-    return image_meta.disk_format if known else None
 
 
 def _require_server(task: _Task) -> None:

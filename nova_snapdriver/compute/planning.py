@@ -225,3 +225,9 @@ def _image_format(disk: imagebackend.RootDisk | None) -> str:
     if disk is None or disk.source.type == 'block' or disk.source.rbd:
         return 'raw'
     return disk.source.format
+
+
+def base_format(instance: Any) -> str | None:
+    """Glance's format of the image of an instance, if Nova has noted one."""
+    known = instance.image_meta.obj_attr_is_set('disk_format')
+    return instance.image_meta.disk_format if known else None
