@@ -53,6 +53,7 @@ from nova_snapdriver import faultpoint
 from nova_snapdriver import host as snap_host
 from nova_snapdriver import journal
 from nova_snapdriver import plan
+from nova_snapdriver.recovery import earlier
 from nova_snapdriver.recovery import images
 from nova_snapdriver.recovery import orphans
 from nova_snapdriver.recovery import retry
@@ -255,6 +256,7 @@ class SnapDriver(driver.LibvirtDriver):
             self._retry.begin()
 
     def _take(self, task: _Task) -> None:
+        earlier.refuse(self._journal, task.instance.uuid)
         task.image.store = stores.choose(
             CONF.snapdriver.store, task.context, lambda: self._base(task))
         way = self._planner.plan(task.context, task.instance, task.image.id)

@@ -20,6 +20,9 @@ import pathlib
 NEW = '.new'
 #: More is not read.
 MAX_BYTES = 1 << 16
+#: What reading JSON from a file raises that holds something else.
+BROKEN = (OSError, ValueError, TypeError, LookupError, AttributeError,
+          OverflowError, RecursionError)
 
 
 def read(path: pathlib.Path) -> str:

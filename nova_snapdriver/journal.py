@@ -54,9 +54,6 @@ _TARGET = '.target'
 _VERSION = 2
 _NO_SENSE = ('it makes no sense (%s): look at the server and the image it may '
              'name, then remove it')
-# What a file raises that holds something else.
-_NO_JSON = (OSError, ValueError, TypeError, LookupError, AttributeError,
-            OverflowError, RecursionError)
 
 # To write an entry takes milliseconds.
 _WRITE_SECONDS = 3
@@ -238,7 +235,7 @@ class Record:
         try:
             done, length = json.loads(durable.read(self._beside(_PROGRESS)))
             return int(done), int(length)
-        except _NO_JSON:
+        except durable.BROKEN:
             return None
 
     def note_planned(self, planned: Planned) -> None:
@@ -262,7 +259,7 @@ class Record:
                            str(values.get('written', '')))
         except FileNotFoundError:
             return Planned()
-        except _NO_JSON as ex:
+        except durable.BROKEN as ex:
             raise exception.JournalUnusable(reason=ex) from ex
 
     def note_whole(self, whole: Whole) -> None:
@@ -277,7 +274,7 @@ class Record:
         """What was sent; none if that was not all, or is not known."""
         try:
             return Whole(**json.loads(durable.read(self._beside(_WHOLE))))
-        except _NO_JSON:
+        except durable.BROKEN:
             return None
 
     def note_target(self, target: str) -> None:
@@ -394,7 +391,7 @@ class Journal:
 
     def running(self) -> Iterator[Record]:
         """Snapshots that a live process takes. To be looked at only."""
-        for record, locked in self._records():
+        for record, locked in self.records():
             with contextlib.closing(record):
                 if not locked:
                     yield record
@@ -407,7 +404,7 @@ class Journal:
         :raises JournalUnusable: the directory cannot be read
         """
         self._sweep()
-        for record, locked in self._records():
+        for record, locked in self.records():
             if locked:
                 yield record
             else:
@@ -449,7 +446,8 @@ class Journal:
         except OSError as ex:
             raise exception.JournalUnusable(reason=ex) from ex
 
-    def _records(self) -> Iterator[tuple[Record, bool]]:
+    def records(self) -> Iterator[tuple[Record, bool]]:
+        """Each entry, and whether it is locked for us; the caller closes."""
         for path in self._paths():
             found = self._look(path)
             if found is not None and not isinstance(found, Unusable):
@@ -487,7 +485,7 @@ def _parse(descriptor: int) -> Entry:
     try:
         values = json.loads(os.read(descriptor, durable.MAX_BYTES))
         version = values.pop('version')
-    except _NO_JSON as ex:
+    except durable.BROKEN as ex:
         raise ValueError(_NO_SENSE % ex) from ex
     if version != _VERSION:
         raise ValueError(

@@ -261,10 +261,6 @@ class Host:
             if name.endswith(suffix):
                 yield os.path.join(self.journal, name)
 
-    def waits(self):
-        """Whether an earlier snapshot has not left the guest as it was."""
-        return any(list(self.files(mark)) for mark in journal.Mark)
-
     def is_noted_as_saved(self):
         for path in self.files('.frozen'):
             with open(path) as file:
@@ -291,9 +287,6 @@ class Host:
     def take_snapshot(self, path, agent, required, pressure, steps, failure):
         if self.cloud.domain.number is None:
             path = plan.Path.COLD
-        elif self.waits():
-            # A suspend would give the guest another run than the one noted.
-            path = plan.Path.LIVE
         self.wanted, self.pressure = (path, agent, required), pressure
         found, image = self.cloud.database, str(uuid.uuid4())
         self.cloud.glance.add(image)
