@@ -21,6 +21,7 @@ import io
 import json
 import re
 import sys
+import tempfile
 import unittest
 
 # What runs on our class: all that takes snapshots, freezes, suspends, resumes.
@@ -71,7 +72,13 @@ def _load():
     # As in Nova's tests, there is no libvirt but the fake one.
     sys.modules['libvirt'] = fakelibvirt
 
+    from oslo_config import cfg
+
+    from nova_snapdriver import conf
     from nova_snapdriver import driver
+    # Nova's tests take snapshots in the working directory.
+    for _, options in conf.list_opts():
+        cfg.set_defaults(options, scratch_directory=tempfile.gettempdir())
     # It turns SQLAlchemy's deprecations into errors: Nova's to mend, not ours.
     nova_fixtures.WarningsFixture = fixtures.Fixture
     test_driver.FakeVirtDomain = _domain(test_driver.FakeVirtDomain)
