@@ -122,9 +122,9 @@ class Guard:
         if self._stopped():
             return ('QEMU had no space for the scratch file and stopped '
                     'the guest')
-        self.used = _allocated(self._place.path)
         unnamed = 0 if self._ahead is None else self._ahead.allocated()
-        if self._limits.limit and self.used + unnamed > self._limits.limit:
+        self.used = _allocated(self._place.path) + unnamed
+        if self._limits.limit and self.used > self._limits.limit:
             return ('the guest overwrote more than [snapdriver] scratch_limit,'
                     ' %d MiB' % (self._limits.limit // units.Mi))
         return self._shortage()

@@ -272,18 +272,20 @@ class Image(destination.Destination):
         :param done: asked after a failed attempt whether it worked after all
         """
         servers = glance.get_api_servers(self._context)
+        failed = 0                      # an image that outgrew is no failure
         for number in itertools.count():
             server = next(servers)
             try:
                 return attempt(server)
             except (_Refused, exception.Outgrown, *_TRANSIENT) as ex:
-                self._log_failure(ex, number, server)
+                self._log_failure(ex, failed, server)
+                failed += not isinstance(ex, exception.Outgrown)
                 if _is_final(ex, number):
                     raise self._translated(ex) from ex
                 # Asked after the last attempt, too: its answer may be lost.
                 if not self._cancelled and done(server):
                     return None
-                if self._cancelled or self._is_last(ex, number):
+                if self._cancelled or failed > self._settings.retries:
                     raise self._translated(ex) from ex
                 pause = getattr(ex, 'pause', _RETRY_PAUSE_SECONDS)
             self._rest(pause)
@@ -292,11 +294,6 @@ class Image(destination.Destination):
         for _ in range(seconds):
             if not self._cancelled:
                 time.sleep(1)
-
-    def _is_last(self, error: Exception, attempt: int) -> bool:
-        if isinstance(error, exception.Outgrown):
-            return False                # at most two of these
-        return attempt >= self._settings.retries
 
     def _log_failure(self, error: Exception, attempt: int,
                      server: str) -> None:

@@ -57,6 +57,17 @@ def test_image_that_outgrows_its_prediction_is_sent_anew(monkeypatch):
     assert uploading(monkeypatch, 0, failures) == ['100', '101', '102']
 
 
+def test_image_that_outgrows_its_prediction_uses_no_retry_up(monkeypatch):
+    """Glance may still be away once, as [glance] num_retries says."""
+    failures = [exception.Outgrown(7, reason='x'),
+                image.glance_exc.CommunicationError('away')]
+    assert uploading(monkeypatch, 1, failures) == ['100', '101', '102']
+    with pytest.raises(exception.UploadFailed):
+        uploading(monkeypatch, 0, [
+            exception.Outgrown(7, reason='x'),
+            image.glance_exc.CommunicationError('away')])
+
+
 def test_disk_that_cannot_be_read_is_not_sent_anew(monkeypatch):
     with pytest.raises(exception.StreamFailed):
         uploading(monkeypatch, 3, [exception.StreamFailed(reason='x')])
