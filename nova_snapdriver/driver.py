@@ -12,7 +12,6 @@
 
 """The compute driver: Nova's libvirt driver with a snapshot of its own."""
 
-from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import dataclasses
@@ -27,11 +26,9 @@ from nova.virt.libvirt import driver
 from oslo_log import log as logging
 from oslo_utils import timeutils
 
-from nova_snapdriver.capture import cold
 from nova_snapdriver.capture import direct
 from nova_snapdriver.capture import export
-from nova_snapdriver.capture import live
-from nova_snapdriver.capture import mirror
+from nova_snapdriver.capture import paths
 from nova_snapdriver.capture import readahead
 from nova_snapdriver.capture import request as capture_request
 from nova_snapdriver.capture import space
@@ -60,6 +57,7 @@ from nova_snapdriver.recovery import retry
 from nova_snapdriver.recovery import undo
 from nova_snapdriver import threadpool
 from nova_snapdriver.transfer import compression
+from nova_snapdriver.transfer import description
 from nova_snapdriver.transfer import destination
 from nova_snapdriver.transfer import hashes
 from nova_snapdriver.transfer import image as snap_image
@@ -72,14 +70,6 @@ LOG = logging.getLogger(__name__)
 CONF = nova.conf.CONF
 
 conf.register_opts(CONF)
-
-_Capturing = contextlib.AbstractContextManager[export.Capture]
-
-_CAPTURES: dict[plan.Path, Callable[[capture_request.Request], _Capturing]] = {
-    plan.Path.LIVE: live.capture,
-    plan.Path.MIRROR: mirror.capture,
-    plan.Path.COLD: cold.capture,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -313,9 +303,9 @@ class SnapDriver(driver.LibvirtDriver):
             return False
         return True
 
-    def _capture(self, task: _Task, way: planning.Way) -> _Capturing:
+    def _capture(self, task: _Task, way: planning.Way) -> paths.Capturing:
         assert way.disk is not None     # all paths but the stock one need it
-        return _CAPTURES[way.plan.path](capture_request.Request(
+        return paths.CAPTURES[way.plan.path](capture_request.Request(
             way.guest, way.disk, way.settings, task.place, task.record,
             space.limits(CONF),
             self._suspension(task) if way.plan.suspends else None,
@@ -339,13 +329,9 @@ class SnapDriver(driver.LibvirtDriver):
         # The API has named the image: asking for the name just to set it
         # again would cost two requests while the image is waited for.
         del metadata['name']
-        if not CONF.snapdriver.snapdriver_properties:
-            return metadata
-        metadata['properties'].update(
-            snapdriver_path=str(way.plan.path),
-            snapdriver_consistency=str(captured.consistency),
-            snapdriver_captured_at=captured.captured_at.isoformat(
-                timespec='milliseconds'))
+        if CONF.snapdriver.snapdriver_properties:
+            metadata['properties'] |= description.labels(way.plan.path,
+                                                         captured)
         return metadata
 
     def _send(self, task: _Task, way: planning.Way,

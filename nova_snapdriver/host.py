@@ -123,16 +123,24 @@ class Host:
             (*missing_programs(), *missing_binding()))
 
     def qemu_uid(self) -> int | None:
-        """The user that QEMU runs as, unless a domain's XML has another.
+        """The user of :meth:`qemu_owner`."""
+        owner = self.qemu_owner()
+        return owner and owner[0]
 
-        :returns: ``None`` if libvirt does not set one
+    def qemu_owner(self) -> tuple[int, int] | None:
+        """User and group that QEMU runs as, unless a domain's XML has others.
+
+        :returns: ``None`` if libvirt does not set them
         :raises libvirt.libvirtError: libvirtd does not answer
         """
         capabilities = imagebackend.parse(
             self._host.get_connection().getCapabilities())
         label = capabilities.findtext(
             "host/secmodel[model='dac']/baselabel[@type='qemu']")
-        return int(label.lstrip('+').partition(':')[0]) if label else None
+        if not label:
+            return None
+        uid, gid = label.replace('+', '').split(':')
+        return int(uid), int(gid)
 
 
 def _missing_in_libvirt(libvirt: tuple[int, ...], qemu: tuple[int, ...],

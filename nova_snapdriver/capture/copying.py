@@ -138,7 +138,16 @@ def _spooled(images: _Chain,
 
 def _data(images: _Chain, request: capture_request.Request) -> int:
     """The maximum size of a copy of a disk, in bytes."""
-    capacity = request.guest.disk_size(request.disk.target).capacity
+    return stored(images,
+                  request.guest.disk_size(request.disk.target).capacity)
+
+
+def stored(images: _Chain, capacity: int) -> int:
+    """Return how much data a disk has at the most, in bytes.
+
+    :param images: of its backing chain
+    :param capacity: what the guest sees, in bytes
+    """
     total = 0
     for image in images:
         if image.type != 'file' or image.path is None:

@@ -22,6 +22,7 @@ import tempfile
 
 from oslo_utils import units
 
+from nova_snapdriver.capture import export
 from nova_snapdriver import child
 from nova_snapdriver import exception
 from nova_snapdriver import waiting
@@ -105,6 +106,11 @@ class Server:
     def end(self) -> None:
         """Terminate it; kill it if it does not end. Idempotent."""
         child.end(self._process)
+
+
+def is_gone(source: export.Export) -> bool:
+    """Whether nobody serves an export any more, and we have not ended it."""
+    return not source.ended_early and not greets(source.socket)
 
 
 def greets(path: str) -> bool:

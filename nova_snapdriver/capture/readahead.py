@@ -33,12 +33,9 @@ from oslo_utils import units
 
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import exception
+from nova_snapdriver.stream import readahead as stream_readahead
 
 _MESSAGES_BYTES = 4096
-
-# As in the stream process: a tenth by default, never more than half.
-_SHARE = 10
-_MOST = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +60,8 @@ def spool(conf: Any, directory: str) -> Spool | None:
         return None
     if most:
         # Of all that the snapshot may use, as of a file system else.
-        limit = most // _SHARE if limit < 0 else min(limit, most // _MOST)
+        limit = (most // stream_readahead.SHARE if limit < 0
+                 else min(limit, most // stream_readahead.MOST))
     return Spool(directory, limit * units.Mi,
                  conf.snapdriver.scratch_reserve * units.Mi)
 

@@ -53,12 +53,7 @@ def watch(snapshot: running.Snapshot, source: export.Export,
     if has_job:
         causes.append(cancel.Cause(functools.partial(_job, guest, source),
                                    _JOB_SECONDS))
-    return cancel.Watch(causes, functools.partial(_is_gone, source))
-
-
-def _is_gone(source: export.Export) -> bool:
-    """Whether nobody serves an export any more."""
-    return not source.ended_early and not qemunbd.greets(source.socket)
+    return cancel.Watch(causes, functools.partial(qemunbd.is_gone, source))
 
 
 def _server(snapshot: running.Snapshot) -> Exception | None:

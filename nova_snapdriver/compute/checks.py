@@ -27,7 +27,6 @@ import shutil
 import subprocess
 from typing import Any
 
-from lxml import etree
 import nova.conf
 from oslo_log import log as logging
 
@@ -180,19 +179,11 @@ def _unwritable(path: str, option: str) -> str | None:
 
 
 def _reach(connection: Any) -> str | None:
-    owner = _qemu_owner(connection)
+    owner = host.Host(_Connected(connection)).qemu_owner()
     parent = _existing(os.path.dirname(_scratch().path))
     barrier = owner and workspace.unreachable(parent, *owner)
     return 'QEMU runs as user %d and may not enter %s: chmod o+x %s' % (
         owner[0], barrier, barrier) if owner and barrier else None
-
-
-def _qemu_owner(connection: Any) -> tuple[int, int] | None:
-    """The user and the group that libvirt starts QEMU as."""
-    tree = etree.fromstring(connection.getCapabilities())
-    label = tree.findtext("host/secmodel[model='dac']/baselabel")
-    found = re.fullmatch(r'\+(\d+):\+(\d+)', label or '')
-    return (int(found[1]), int(found[2])) if found else None
 
 
 def _space(connection: Any) -> str | None:
@@ -278,7 +269,7 @@ def stop_seconds() -> float | None:
 
 
 CHECKS = (
-    Check('Options', _options),
+    Check('Options', _options, logged=True),
     Check('compute_driver', _compute_driver),
     Check('libvirt and QEMU', _libvirt, Level.WARNING, logged=True),
     Check("libnbd's Python binding", _binding, logged=True),

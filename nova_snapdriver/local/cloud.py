@@ -30,6 +30,7 @@ from openstack import exceptions as sdk_exc
 from nova_snapdriver import exception
 from nova_snapdriver.transfer import body as image_body
 from nova_snapdriver.transfer import connections
+from nova_snapdriver.transfer import description
 from nova_snapdriver.transfer import destination
 from nova_snapdriver.transfer import safety
 from nova_snapdriver.transfer import verify as snap_verify
@@ -37,7 +38,6 @@ from nova_snapdriver.transfer import verify as snap_verify
 #: For :meth:`nova_snapdriver.journal.Record.note_target`.
 TARGET = 'glance'
 
-_JSON_PATCH = 'application/openstack-images-v2.1-json-patch'
 _NO_DATA = ('queued', 'saving')
 # During which Glance takes no data, or does not answer.
 _STALL_SECONDS = 300
@@ -76,10 +76,8 @@ class Image(destination.Destination):
 
         :raises UploadFailed: Glance refuses
         """
-        self._ask('PATCH', self._url, json=[
-            {'op': 'add', 'path': '/%s' % name, 'value': value}
-            for name, value in metadata.items()],
-            headers={'Content-Type': _JSON_PATCH})
+        self._ask('PATCH', self._url, json=description.changes(metadata, {}),
+                  headers={'Content-Type': description.JSON_PATCH})
 
     def upload(self, body: image_body.ImageBody) -> None:
         """Upload the image; from its first byte again only if it outgrows.

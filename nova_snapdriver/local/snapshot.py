@@ -21,16 +21,14 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import functools
-import os
 import platform
 from typing import Any
 from typing import Protocol
 
 from nova_snapdriver.capture import chain
-from nova_snapdriver.capture import cold
+from nova_snapdriver.capture import copying
 from nova_snapdriver.capture import export
-from nova_snapdriver.capture import live
-from nova_snapdriver.capture import mirror
+from nova_snapdriver.capture import paths
 from nova_snapdriver.capture import qemunbd
 from nova_snapdriver.capture import quiesce
 from nova_snapdriver.capture import readahead
@@ -46,20 +44,12 @@ from nova_snapdriver.local import interrupts
 from nova_snapdriver.local import libvirtd
 from nova_snapdriver import plan as snap_plan
 from nova_snapdriver.transfer import cancel
+from nova_snapdriver.transfer import description
 from nova_snapdriver.transfer import destination
 from nova_snapdriver.transfer import process
 from nova_snapdriver.transfer import send
 
 _JOB_SECONDS = 2
-
-_Capturing = contextlib.AbstractContextManager[export.Capture]
-
-_CAPTURES: dict[snap_plan.Path,
-                Callable[[capture_request.Request], _Capturing]] = {
-    snap_plan.Path.LIVE: live.capture,
-    snap_plan.Path.MIRROR: mirror.capture,
-    snap_plan.Path.COLD: cold.capture,
-}
 
 
 class Target(destination.Destination, Protocol):
@@ -107,17 +97,9 @@ class Way:
         """How much data the disk has at the most, in bytes."""
         capacity = self.guest.disk_size(self.disk.target).capacity
         if self.plan.path is snap_plan.Path.COLD:
-            return _stored(chain.images(self.disk), capacity)
-        return _stored((self.disk.source, *self.disk.backing), capacity)
-
-
-def _stored(images: tuple[imagebackend.Source, ...], capacity: int) -> int:
-    total = 0
-    for image in images:
-        if image.type != 'file' or image.path is None:
-            return capacity
-        total += os.stat(image.path).st_blocks * workspace.BLOCK_BYTES
-    return min(capacity, total)
+            return copying.stored(chain.images(self.disk), capacity)
+        return copying.stored((self.disk.source, *self.disk.backing),
+                              capacity)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +157,7 @@ def plan(host: libvirtd.Libvirt, name: str, wishes: Wishes,
         block_job=guest.has_block_job(disk),
         not_held='a disk on RBD is read only while its guest runs'
         if disk.source.rbd else None))
-    if chosen.path not in _CAPTURES:
+    if chosen.path not in paths.CAPTURES:
         raise exception.DiskUnusable(reason=chosen.reason)
     return Way(chosen, guest, disk, _settings(conf, guest, wishes))
 
@@ -263,9 +245,9 @@ def _discarding(task: Task, record: journal.Record) -> Iterator[None]:
 
 
 def _capture(task: Task, place: workspace.Workspace, record: journal.Record,
-             conf: Any) -> _Capturing:
+             conf: Any) -> paths.Capturing:
     way = task.way
-    return _CAPTURES[way.plan.path](capture_request.Request(
+    return paths.CAPTURES[way.plan.path](capture_request.Request(
         way.guest, way.disk, way.settings, place, record, space.limits(conf),
         spool=readahead.spool(conf, place.path),
         check=task.interrupts.check))
@@ -277,13 +259,9 @@ def _send(task: Task, captured: export.Capture, record: journal.Record,
                               task.algorithm, task.packing)
     settings = send.Settings(True, conf.snapdriver.progress_interval,
                              task.progress)
-    metadata = {
-        'snapdriver_path': str(task.way.plan.path),
-        'snapdriver_consistency': str(captured.consistency),
-        'snapdriver_captured_at': captured.captured_at.isoformat(
-            timespec='milliseconds')}
+    labels = description.labels(task.way.plan.path, captured)
     with _watch(task, captured.export) as ends:
-        return send.send(task.target, metadata, request, record, settings,
+        return send.send(task.target, labels, request, record, settings,
                          ends)
 
 
@@ -293,8 +271,7 @@ def _watch(task: Task, source: export.Export) -> cancel.Watch:
     if task.way.plan.path is snap_plan.Path.LIVE:
         causes.append(cancel.Cause(
             functools.partial(_job, task.way.guest, source), _JOB_SECONDS))
-    return cancel.Watch(causes, lambda: not (
-        source.ended_early or qemunbd.greets(source.socket)))
+    return cancel.Watch(causes, functools.partial(qemunbd.is_gone, source))
 
 
 def _job(guest: snap_guest.Guest, source: export.Export) -> Exception | None:

@@ -75,16 +75,11 @@ class _Undoing(undo.Undoing):
         self._unless_dry(os.unlink, path)
         return ['removed %s' % path]
 
-    def _remove_image(self) -> list[str]:
-        if self._dry_run:
-            return ['would delete image %s, if it is unfinished' %
-                    self._entry.image]
-        if self._record.gone:
-            return []
-        if cloud.delete_unfinished(self._entry.image, self._arrived):
-            self._record.note_gone()
-            return ['deleted image %s' % self._entry.image]
-        return []
+    def _clear_progress(self) -> None:
+        """Nova's API shows none of it."""
+
+    def _delete_unfinished(self) -> bool:
+        return cloud.delete_unfinished(self._entry.image, self._arrived)
 
     def _arrived(self, stored: dict[str, object]) -> bool:
         return verify.arrived(stored, self._record.whole)

@@ -362,18 +362,25 @@ class Undoing:
         if self._dry_run:
             return ['would delete image %s, if it is unfinished' %
                     self._entry.image]
-        # Nova's API shows how far the upload was.
-        database.show_progress(self._entry.instance, self._entry.host, 0)
+        self._clear_progress()
         if self._record.gone:
             return []
-        # Whose the server is now may change what becomes of its images: with
-        # the database away, this waits.
-        database.why_not_here(self._entry.instance, self._entry.host)
-        if images.delete_unfinished(self._record):
+        if self._delete_unfinished():
             # Glance's "not found" may say nothing to us the next time.
             self._record.note_gone()
             return ['deleted image %s' % self._entry.image]
         return []
+
+    def _clear_progress(self) -> None:
+        """Have Nova's API not show any more how far the upload was."""
+        database.show_progress(self._entry.instance, self._entry.host, 0)
+
+    def _delete_unfinished(self) -> bool:
+        """Delete the image if it is unfinished; returns whether it was."""
+        # Whose the server is now may change what becomes of its images: with
+        # the database away, this waits.
+        database.why_not_here(self._entry.instance, self._entry.host)
+        return images.delete_unfinished(self._record)
 
     def _remove_copy(self) -> list[str]:
         """Remove what is left in Ceph, unless it is an image.

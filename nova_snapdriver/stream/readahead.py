@@ -44,8 +44,8 @@ _MAX_RUNS = 64 * units.Ki
 
 # The spool takes a tenth of what is free beyond the reserve or, with a limit
 # given, up to half of it: the guests need the rest.
-_SHARE = 10
-_MOST = 2
+SHARE = 10
+MOST = 2
 
 # Bytes stored between two looks at the free space.
 _LOOK = 4 * units.Mi
@@ -60,12 +60,12 @@ def room(directory: str, limit: int, reserve: int) -> int:
     :param reserve: bytes that stay free in the directory's file system
     """
     free = max(0, _free(directory) - reserve)
-    return free // _SHARE if limit < 0 else min(limit, free // _MOST)
+    return free // SHARE if limit < 0 else min(limit, free // MOST)
 
 
 def floor(directory: str, reserve: int) -> int:
     """The free space, in bytes, below which a spool takes no more."""
-    return reserve + max(0, _free(directory) - reserve) // _MOST
+    return reserve + max(0, _free(directory) - reserve) // MOST
 
 
 def _free(where: str | int) -> int:

@@ -21,10 +21,26 @@ removed.
 
 from typing import Any
 
+from nova_snapdriver.capture import direct
+from nova_snapdriver.capture import export
+from nova_snapdriver import plan
+
+#: The type of changes in a request.
+JSON_PATCH = 'application/openstack-images-v2.1-json-patch'
+
 LABEL_PREFIX = 'snapdriver_'
 
 # What Glance answers to a property that is protected, or one too many.
 LABEL_REFUSALS = frozenset((403, 413))
+
+
+def labels(path: plan.Path,
+           captured: export.Capture | direct.Copied) -> dict[str, Any]:
+    """Return the properties that say how an image was made."""
+    return {'snapdriver_path': str(path),
+            'snapdriver_consistency': str(captured.consistency),
+            'snapdriver_captured_at': captured.captured_at.isoformat(
+                timespec='milliseconds')}
 
 
 def changes(metadata: dict[str, Any],

@@ -61,8 +61,6 @@ _ASK_SECONDS = 3
 
 _MAX_MESSAGE = 300
 
-_JSON_PATCH = 'application/openstack-images-v2.1-json-patch'
-
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -153,7 +151,7 @@ class Image(destination.Destination):
         changes = description.changes(metadata, found)
         if changes:
             self._request(server, 'PATCH', url, json.dumps(changes),
-                          {'Content-Type': _JSON_PATCH})
+                          {'Content-Type': description.JSON_PATCH})
 
     def remove_labels(self) -> None:
         """Remove the properties of this driver that another image had.

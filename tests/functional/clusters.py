@@ -17,12 +17,15 @@ import pathlib
 import shutil
 import socket
 import tempfile
+from unittest import mock
 
 from nova.storage import rbd_utils
 import pytest
 
 from lab.openstack import ceph as lab_ceph
 from lab.openstack import settings
+from nova_snapdriver.recovery import images as recovery_images
+from nova_snapdriver.recovery import undo
 from tests.functional import domains
 from tests.functional import snapshots
 
@@ -80,6 +83,16 @@ def export(cluster, name, path):
     path.unlink(missing_ok=True)
     cluster.rbd('export', name, str(path))
     return path
+
+
+def recover(driver, image_there):
+    """Undo what a crash left, with Glance's image there or not."""
+    with mock.patch.multiple(
+            recovery_images, exists=mock.Mock(return_value=image_there),
+            delete_unfinished=mock.Mock(return_value=not image_there)):
+        outcome, = undo.Recovery(undo.Tools(
+            driver._host, mock.Mock(), 5)).run(driver._journal)
+    assert outcome.failed == ()
 
 
 def images(cluster):

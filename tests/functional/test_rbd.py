@@ -238,12 +238,7 @@ def test_recovery_after_a_crash(image_there, snap_driver, glance, ceph, disk,
         ceph.rbd('snap', 'create', clusters.COPY + '@snap')
         ceph.rbd('snap', 'protect', clusters.COPY + '@snap')
 
-    with mock.patch.multiple(
-            recovery_images, exists=mock.Mock(return_value=image_there),
-            delete_unfinished=mock.Mock(return_value=not image_there)):
-        outcome, = undo.Recovery(undo.Tools(
-            snap_driver._host, mock.Mock(), 5)).run(snap_driver._journal)
-    assert outcome.failed == ()
+    clusters.recover(snap_driver, image_there)
     assert ceph.rbd('snap', 'ls', disk).strip() == ''
     assert (clusters.COPY in clusters.images(ceph)) == image_there
     guest.assert_untouched()

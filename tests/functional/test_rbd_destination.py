@@ -23,8 +23,6 @@ from lab.openstack import ceph as lab_ceph
 from nova_snapdriver.capture import direct
 from nova_snapdriver import exception
 from nova_snapdriver import journal
-from nova_snapdriver.recovery import images as recovery_images
-from nova_snapdriver.recovery import undo
 from nova_snapdriver.transfer import body
 from nova_snapdriver.transfer import process
 from tests.functional import clusters
@@ -237,12 +235,7 @@ def test_recovery_after_a_crash(image_there, snap_driver, glance, store, guest,
         take(snap_driver, guest)
     assert clusters.COPY in clusters.images(store)
 
-    with mock.patch.multiple(
-            recovery_images, exists=mock.Mock(return_value=image_there),
-            delete_unfinished=mock.Mock(return_value=not image_there)):
-        outcome, = undo.Recovery(undo.Tools(
-            snap_driver._host, mock.Mock(), 5)).run(snap_driver._journal)
-    assert outcome.failed == ()
+    clusters.recover(snap_driver, image_there)
     assert (clusters.COPY in clusters.images(store)) == image_there
     guest.assert_untouched()
 

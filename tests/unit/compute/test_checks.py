@@ -30,7 +30,7 @@ from nova_snapdriver.stream import codec
 
 CAPABILITIES = """
 <capabilities><host><secmodel><model>dac</model>
-<baselabel type='kvm'>+%d:+%d</baselabel></secmodel></host></capabilities>"""
+<baselabel type='qemu'>+%d:+%d</baselabel></secmodel></host></capabilities>"""
 DOMAIN = ("<domainCapabilities><features><backup supported='%s'/></features>"
           "</domainCapabilities>")
 SHOWN = 'LoadState=loaded\nTimeoutStopUSec=%s\n'
