@@ -239,9 +239,9 @@ class WsgiService(process.Daemon):
             '--worker-reload-mercy', '3',
             # Connections that are kept alive end in resets.
             '--add-header', 'Connection: close',
-            # Seconds between two chunks of an upload. With the default of
-            # 4, an upload that pauses ends in an error 500.
-            '--chunked-input-timeout', '120',
+            # Seconds between two reads of an upload, in chunks or not. With
+            # the default of 4, an upload that pauses ends in an error 500.
+            '--chunked-input-timeout', '300', '--socket-timeout', '300',
             # Bytes of a chunk. glanceclient's 1 MiB and its framing exceed
             # the default of 1 MiB: an error 500, too.
             '--chunked-input-limit', str(16 << 20)]

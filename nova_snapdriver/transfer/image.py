@@ -87,7 +87,9 @@ class _Refused(Exception):
 
 
 # Worth another attempt: there is no whole answer, or one that says "later".
-_TRANSIENT_STATUS = frozenset((408, 429, 502, 503, 504))
+# 500 is what Glance says when uWSGI lost patience with a disk that paused
+# (socket-timeout, 4 s by default), or when its store had a hiccup.
+_TRANSIENT_STATUS = frozenset((408, 429, 500, 502, 503, 504))
 _NOVA_ERRORS: dict[int, type[Exception]] = {
     401: nova_exception.ImageNotAuthorized,
     403: nova_exception.ImageNotAuthorized,

@@ -14,9 +14,11 @@
 
 import pytest
 
+from lab.openstack import process
 from tests.e2e import checks
 
 NAME = checks.NAME
+ROTATION_TIMEOUT = 60
 
 
 @pytest.fixture(scope='module')
@@ -47,11 +49,18 @@ def test_a_backup_with_rotation(lab, server, tmp_path):
         lab.cloud.action(server.id, 'createBackup', name=f'{NAME}-{number}',
                          backup_type=NAME, rotation=1)
         lab.cloud.wait_server(server.id)
-    kept = [image for image in lab.cloud.images()
-            if image.get('backup_type') == NAME]
-    assert [image['name'] for image in kept] == [f'{NAME}-1']
-    assert kept[0]['snapdriver_path'] == 'live'
-    checks.assert_whole(lab, kept[0]['id'], tmp_path)
+
+    def kept():
+        return [image for image in lab.cloud.images()
+                if image.get('backup_type') == NAME]
+
+    # Nova deletes the oldest after the server's task has ended.
+    process.wait_for('the rotation', lambda: len(kept()) == 1,
+                     ROTATION_TIMEOUT)
+    (image,) = kept()
+    assert image['name'] == f'{NAME}-1'
+    assert image['snapdriver_path'] == 'live'
+    checks.assert_whole(lab, image['id'], tmp_path)
     checks.assert_goes_on(lab, server)
 
 

@@ -186,7 +186,7 @@ def test_database_that_lags_for_ever(upload, glance, monkeypatch):
         upload.run()
 
 
-@pytest.mark.parametrize('status', (408, 429, 503))
+@pytest.mark.parametrize('status', (408, 429, 500, 503))
 def test_glance_says_when_to_come_back(status, upload, glance):
     glance.faults = [(status, '3')]
     began = time.monotonic()
