@@ -57,8 +57,8 @@ class Bench:
     Disk by disk, round by round, contender by contender.
 
     :param words: take only what has one of them in its name; all for none
-    :param grows_to: MiB of data, at most, for how the time grows; 0 to leave
-        that out
+    :param axes: of scaling.AXES, for how the time grows
+    :param grows_to: MiB of data, at most, on these
     """
 
     #: Once it is booted.
@@ -67,6 +67,7 @@ class Bench:
     def __init__(self, lab: stack.Stack,
                  chosen: collections.abc.Sequence[disks.Disk], runs: int,
                  words: collections.abc.Sequence[str],
+                 axes: collections.abc.Sequence[str] = (),
                  grows_to: int = 0) -> None:
         self.lab = lab
         self.api = lab.cloud
@@ -74,7 +75,8 @@ class Bench:
         self.disks = chosen
         self.runs = runs
         self.words = words
-        self.grows_to = grows_to
+        self.axes = axes
+        self.grows_to = grows_to if axes else 0
         self.rows: list[figures.Row] = []
         self.machine: dict[str, object] = {}
         self._spare = ''
@@ -92,24 +94,24 @@ class Bench:
         for disk in self.disks:
             if self.wanted(disk):
                 plan += self._disk_plan(disk)
-        return plan + self._scaling_plan() if self.grows_to else plan
+        for axis in self.axes:
+            plan += [steps.Step(f'scaling: {axis}', self._scaling(axis)),
+                     steps.Step('its servers, removed', self._clean)]
+        return plan
 
-    def _scaling_plan(self) -> steps.Plan:
-        step = steps.Step
-        return [
-            step('servers at once',
-                 lambda: self.scaling.servers(self.grows_to)),
-            step('their servers, removed', self._clean),
-            step('more data', lambda: self.scaling.data(self.grows_to)),
-            step('its server, removed', self._clean),
-            step('more of nothing', self.scaling.virtual)]
+    def _scaling(self, axis: str) -> collections.abc.Callable[[], str]:
+        return {
+            'servers': lambda: self.scaling.servers(self.grows_to, self.runs),
+            'data': lambda: self.scaling.data(self.grows_to),
+            'virtual': self.scaling.virtual}[axis]
 
     def _disk_plan(self, disk: disks.Disk) -> steps.Plan:
         step = steps.Step
         plan: steps.Plan = [
             step(f'{disk.name}: a server with it',
-                 functools.partial(self._boot, disk)),
-            step(f'{disk.name}: idle', self._idle)]
+                 functools.partial(self._boot, disk))]
+        if disk.busy:
+            plan.append(step(f'{disk.name}: idle', self._idle))
         order = self.wanted(disk)
         for number in range(1, min(self.runs, disk.runs) + 1):
             plan += [step(f'{disk.name}: {name} {number}',
@@ -159,6 +161,9 @@ class Bench:
         server = self._boot_copy(1, disk, template)
         self._compute = None            # the boot has started another
         self._spare = self._paused(disk.disk_format)
+        if not disk.busy:
+            server.domain.pause()
+            server = dataclasses.replace(server, writes=False)
         self.subject = contenders.Subject(
             self.lab, disk.name, disk.disk_format, server, template,
             self.folder)
@@ -308,8 +313,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     size.add_argument('--full', action='store_true', help='more disks')
     parser.add_argument('--mib', type=int, metavar='N',
                         help='of data on each disk, instead of its own')
-    parser.add_argument('--scaling', action='store_true',
-                        help='servers at once, data, virtual size, too')
+    parser.add_argument('--scaling', nargs='*', metavar='AXIS',
+                        choices=scaling.AXES,
+                        help='how the time grows with servers at once, data,'
+                        ' virtual size, too (default: all of them)')
 
 
 def _chosen(args: argparse.Namespace
@@ -321,11 +328,15 @@ def _chosen(args: argparse.Namespace
             for disk in chosen]
 
 
+def _axes(args: argparse.Namespace) -> collections.abc.Sequence[str]:
+    """Return those that --scaling names; without a name, all."""
+    return () if args.scaling is None else args.scaling or scaling.AXES
+
+
 def run(lab: stack.Stack, args: argparse.Namespace) -> int:
     runs = 1 if args.quick else args.runs
     grows_to = args.mib or max(scaling.DATA_MIB)
-    bench = Bench(lab, _chosen(args), runs, args.only,
-                  grows_to if args.scaling else 0)
+    bench = Bench(lab, _chosen(args), runs, args.only, _axes(args), grows_to)
     try:
         bench.run()
     finally:

@@ -23,6 +23,7 @@ import os
 import pathlib
 import typing
 
+from lab.bench import figures
 from lab.openstack import guest
 from lab.openstack import process
 from lab.openstack import settings
@@ -36,7 +37,7 @@ EXTENT_BYTES = 64 << 10
 STRIDE_BYTES = 4 * EXTENT_BYTES
 CONVERT_TIMEOUT = 1800.0
 
-PLAIN = ('plain', 'curl', 'convert', 'stock')
+PLAIN = ('plain', 'zstd', 'curl', 'convert', 'stock')
 READING = ('read', 'nbdcopy', 'virtnbdbackup')
 COMPRESSED = ('plain', 'zstd', 'zlib', 'curl', 'convert', 'stock',
               'stock-compressed')
@@ -54,12 +55,15 @@ class Disk:
     contenders: tuple[str, ...]
     #: At most: on a large disk each takes minutes.
     runs: int = 100
+    #: Its guest runs and writes all the time; otherwise it is paused.
+    busy: bool = True
 
     @property
     def name(self) -> str:
         size = (f'{self.mib // 1024} GiB' if self.mib >= 1024
                 else f'{self.mib} MiB')
-        return f'{self.kind} {self.disk_format} {size}'
+        return (f'{self.kind} {self.disk_format} {size}'
+                + ('' if self.busy else figures.PAUSED))
 
     @property
     def bytes(self) -> int:
@@ -73,11 +77,12 @@ QUICK = (Disk('random', 'qcow2', 32, PLAIN + ('read', 'nbdcopy')),)
 DEFAULT = (
     Disk('random', 'qcow2', 1024, PLAIN + READING),
     Disk('tree', 'raw', 1024, COMPRESSED),
+    Disk('tree', 'raw', 1024, ('plain', 'zstd', 'curl'), busy=False),
     Disk('sparse', 'qcow2', 256, ('plain', 'zstd', 'curl', 'stock')),
     Disk('tree', 'qcow2', 4096, ('plain', 'zstd', 'curl', 'stock'), runs=3))
 FULL = (
-    *DEFAULT[:3], dataclasses.replace(DEFAULT[3], contenders=COMPRESSED,
-                                      runs=5),
+    *DEFAULT[:-1], dataclasses.replace(DEFAULT[-1], contenders=COMPRESSED,
+                                       runs=5),
     Disk('random', 'raw', 1024, PLAIN + READING),
     Disk('tree', 'qcow2', 1024, COMPRESSED),
     Disk('random', 'qcow2', 4096, PLAIN + READING))

@@ -19,6 +19,8 @@ import statistics
 
 OURS = ('plain', 'zstd', 'zlib')
 FLOOR, STOCK, IDLE = 'curl', 'stock', 'idle'
+# Ends the names of disks whose guest does nothing.
+PAUSED = ', guest paused'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,10 +107,10 @@ def of(rows: Rows, disk: str | None, *contenders: str) -> list[Row]:
             (not contenders or row.contender in contenders)]
 
 
-def first(rows: Rows, kind: str) -> str | None:
+def first(rows: Rows, kind: str, busy: bool = True) -> str | None:
     """Return the first disk of a kind, which the ratios are of."""
-    return next((name for name in disks(rows)
-                 if name.split()[0] == kind), None)
+    return next((name for name in disks(rows) if name.split()[0] == kind
+                 and name.endswith(PAUSED) != busy), None)
 
 
 def quotient(one: float | None, other: float | None) -> float | None:
@@ -136,20 +138,24 @@ def ratios(rows: Rows) -> dict[str, float | None]:
 
     `read_vs_nbdcopy` is of throughputs: more is better. Plain is compared on
     random data, which do not compress; zstd and zlib on the tree, with `curl`
-    of the same tree, uncompressed. None where one of the two was not run.
+    of the same tree, uncompressed, while the guest writes and while it is
+    paused. None where one of the two was not run.
     """
     random, tree = first(rows, 'random'), first(rows, 'tree')
+    paused = first(rows, 'tree', busy=False)
     gaps = quotient(_p99(of(rows, random, 'plain')),
                     _p99(of(rows, random, IDLE)))
     return {
         'plain_vs_floor': _seconds(rows, random, 'plain', FLOOR),
         'plain_vs_stock': _seconds(rows, random, 'plain', STOCK),
+        'zstd_vs_plain_random': _seconds(rows, random, 'zstd', 'plain'),
         'zstd_vs_floor': _seconds(rows, tree, 'zstd', FLOOR),
+        'zstd_vs_floor_paused': _seconds(rows, paused, 'zstd', FLOOR),
         'zstd_vs_stock': _seconds(rows, tree, 'zstd', STOCK),
         'zlib_vs_stock_compressed': _seconds(rows, tree, 'zlib',
                                              'stock-compressed'),
         'read_vs_nbdcopy': _seconds(rows, random, 'nbdcopy', 'read'),
-        'staging_bytes': _most(rows, 'staged_bytes', ('plain',)),
+        'staging_bytes': _most(rows, 'staged_bytes', OURS),
         'peak_memory_bytes': _most(rows, 'memory_peak_bytes', OURS),
         'guest_gap_p99_vs_idle': gaps}
 

@@ -33,14 +33,14 @@ class Mark:
 
 OURS = (Mark('capture', r'Snapshot captured: '),
         # The disk is mapped and, for compression, sampled.
-        Mark('survey', r'Image laid out: '),
+        Mark('layout', r'Image laid out: '),
         Mark('upload'),
         Mark('verify', r'Snapshot uploaded and verified: '))
 STOCK = (Mark('copy', r'Running cmd \(subprocess\): .*qemu-img convert '),
          Mark('convert', r'Snapshot extracted, beginning image upload'),
          Mark('upload'))
 # As a plot stacks them. `read` is of contenders that only read.
-NAMES = ('capture', 'copy', 'survey', 'convert', 'read', 'upload', 'verify')
+NAMES = ('capture', 'copy', 'layout', 'convert', 'read', 'upload', 'verify')
 
 
 def split(lines: collections.abc.Iterable[str],

@@ -33,7 +33,7 @@ HEADING = 34
 MARGIN = 16
 TICKS_HEIGHT = 24
 
-COLORS = {'capture': '#d62728', 'copy': '#8c564b', 'survey': '#9467bd',
+COLORS = {'capture': '#d62728', 'copy': '#8c564b', 'layout': '#9467bd',
           'convert': '#ff7f0e', 'read': '#17becf', 'upload': '#1f77b4',
           'verify': '#2ca02c', 'other': '#999999'}
 STYLE = ('text { font: 13px sans-serif; fill: #222 }'

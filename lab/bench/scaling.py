@@ -16,6 +16,7 @@ import collections.abc
 import dataclasses
 import os
 import pathlib
+import statistics
 import time
 
 from lab.bench import contenders
@@ -34,12 +35,13 @@ VIRTUAL_GIB = (10, 100, 1024, 8192)
 #: Half of it at each end of an empty disk.
 VIRTUAL_DATA_MIB = 64
 DRIVERS = ('plain', 'stock')
+AXES = ('servers', 'data', 'virtual')
 GIB = 1 << 30
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """A snapshot, or several at once."""
+    """A snapshot, or the median of several servers' at once."""
 
     #: `servers`, `data` (MiB) or `virtual` (GiB), and the size on this axis.
     axis: str
@@ -65,17 +67,24 @@ class Scaling:
         self.boot = boot
         self.points: list[Point] = []
 
-    def servers(self, most: int) -> str:
-        """Take snapshots of 1, 2 and 5 servers at once, which run on."""
+    def servers(self, most: int, runs: int) -> str:
+        """Take snapshots of 1, 2 and 5 servers at once, which run on.
+
+        The drivers take turns.
+        """
         disk = disks.Disk('random', 'qcow2', min(SERVERS_MIB, most), ())
         template = self._build(disk)
         made = [self.boot(number, disk, template)
                 for number in range(1, max(SERVERS) + 1)]
-        for name in DRIVERS:
+        took: dict[tuple[str, int], list[float]] = {
+            (name, count): [] for name in DRIVERS for count in SERVERS}
+        for name in DRIVERS * runs:
             self._compute(name)
             for count in SERVERS:
-                self.points.append(Point(
-                    'servers', count, name, self._at_once(made[:count])))
+                took[name, count].append(self._at_once(made[:count]))
+        self.points += [
+            Point('servers', count, name, statistics.median(seconds))
+            for (name, count), seconds in took.items()]
         return self._said('servers')
 
     def _build(self, disk: disks.Disk) -> pathlib.Path:

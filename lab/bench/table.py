@@ -23,12 +23,14 @@ from lab.openstack import guest
 RATIOS = {
     'plain_vs_floor': 'plain ÷ curl, random data',
     'plain_vs_stock': "plain ÷ Nova's own, random data",
+    'zstd_vs_plain_random': 'zstd ÷ plain, random data',
     'zstd_vs_floor': 'zstd ÷ curl with the plain image, tree',
+    'zstd_vs_floor_paused': 'the same while the guest is paused',
     'zstd_vs_stock': "zstd ÷ Nova's own, tree",
     'zlib_vs_stock_compressed':
         "zlib ÷ Nova's own with snapshot_compression, tree",
     'read_vs_nbdcopy': 'throughput of reading alone ÷ that of nbdcopy',
-    'staging_bytes': 'staged beside the scratch file, plain, at most, bytes',
+    'staging_bytes': 'staged beside the scratch file, at most, bytes',
     'peak_memory_bytes': 'memory of the stream process, at most, bytes',
     'guest_gap_p99_vs_idle':
         "99th percentile of the guest's write gaps ÷ idle",
@@ -164,7 +166,7 @@ def rst(rows: figures.Rows, machine: dict[str, object],
               for name, value in figures.ratios(rows).items()]
     found += _list_table('Ratios of the medians', [['', ''], *ratios])
     if grown:
-        found += _list_table('How the time grows, one run each',
+        found += _list_table('How the time grows',
                              [GROWTH, *points(grown)])
     return '\n'.join(found)
 

@@ -28,11 +28,13 @@ def test_contenders_are_known():
 
 
 def test_the_ratios_have_their_disks():
-    kinds = {disk.kind: disk for disk in reversed(disks.DEFAULT)}
-    assert {'plain', 'curl', 'stock', 'read', 'nbdcopy'} <= set(
-        kinds['random'].contenders)
-    assert {'zstd', 'zlib', 'curl', 'stock', 'stock-compressed'} <= set(
-        kinds['tree'].contenders)
+    kinds = {(disk.kind, disk.busy): set(disk.contenders)
+             for disk in reversed(disks.DEFAULT)}
+    assert {'plain', 'zstd', 'curl', 'stock', 'read',
+            'nbdcopy'} <= kinds['random', True]
+    assert {'zstd', 'zlib', 'curl', 'stock',
+            'stock-compressed'} <= kinds['tree', True]
+    assert {'zstd', 'curl'} <= kinds['tree', False]
 
 
 def test_pieces_are_cut_to_the_size():

@@ -15,6 +15,7 @@ import pytest
 from lab.bench import figures
 
 RANDOM, TREE = 'random qcow2 1 GiB', 'tree raw 1 GiB'
+STILL = f'{TREE}{figures.PAUSED}'
 
 
 def rows(disk, contender, *seconds, gaps=(), **fields):
@@ -57,16 +58,19 @@ def test_ratios():
         *rows(RANDOM, 'plain', 9.0, 11.0, 10.0, gaps=(0.1, 0.3),
               staged_bytes=7, memory_peak_bytes=50),
         *rows(RANDOM, 'curl', 8.0, 8.0, 9.0),
-        *rows(RANDOM, 'stock', 20.0),
+        *rows(RANDOM, 'stock', 20.0), *rows(RANDOM, 'zstd', 10.5),
+        *rows(STILL, 'zstd', 3.0, staged_bytes=9),
+        *rows(STILL, 'curl', 6.0),
         *rows(RANDOM, 'read', 2.0), *rows(RANDOM, 'nbdcopy', 1.0),
         *rows(TREE, 'zstd', 6.0, memory_peak_bytes=80),
         *rows(TREE, 'zlib', 7.0), *rows(TREE, 'curl', 8.0),
         *rows(TREE, 'stock', 24.0), *rows(TREE, 'stock-compressed', 70.0)]
     assert figures.ratios(found) == {
         'plain_vs_floor': 1.25, 'plain_vs_stock': 0.5,
+        'zstd_vs_plain_random': 1.05, 'zstd_vs_floor_paused': 0.5,
         'zstd_vs_floor': 0.75, 'zstd_vs_stock': 0.25,
         'zlib_vs_stock_compressed': 0.1, 'read_vs_nbdcopy': 0.5,
-        'staging_bytes': 7, 'peak_memory_bytes': 80,
+        'staging_bytes': 9, 'peak_memory_bytes': 80,
         'guest_gap_p99_vs_idle': 1.5}
 
 

@@ -32,7 +32,7 @@ OURS = [
 
 def test_ours():
     assert phases.split(OURS, phases.OURS, BEGAN, BEGAN + 9.0) == {
-        'capture': 0.5, 'survey': 2.0, 'upload': 6.5, 'verify': 0.25}
+        'capture': 0.5, 'layout': 2.0, 'upload': 6.5, 'verify': 0.25}
 
 
 def test_stock():
