@@ -160,7 +160,7 @@ class SnapDriver(driver.LibvirtDriver):
     def _undo_abandoned(self) -> retry.Left:
         """Undo what can be undone."""
         outcomes = undo.Recovery(undo.Tools(
-            self._host, self._power.recover,
+            self._host, self._power.launch_again, self._power.attach_again,
             CONF.snapdriver.agent_timeout)).run(self._journal)
         orphaned = self._orphans.remove()
         if any(outcome.guest_waits for outcome in outcomes):

@@ -66,6 +66,8 @@ class Mark(enum.StrEnum):
     FROZEN = '.frozen'
     #: It is saved and stopped, or is about to be.
     SUSPENDED = '.suspended'
+    #: Devices of the host were taken from it, or are about to be.
+    DETACHED = '.detached'
     #: QEMU had no room for our scratch file and paused it.
     PAUSED = '.paused'
 

@@ -52,7 +52,7 @@ class Power:
 
     :param suspend: detaches passed-through devices, and saves the domain
     :param launch: starts the domain, from its managed save image if it has one
-    :param attach: attaches passed-through devices
+    :param attach: attaches the passed-through devices that it lacks
     """
 
     suspend: Callable[[], None]
@@ -67,12 +67,14 @@ def suspended(guest: snap_guest.Guest, power: Power,
 
     A guest that was paused is paused again: its managed save image says so.
 
-    :param notes: that it is suspended is noted before, until it runs again
+    :param notes: that it is suspended is noted before, until it runs again,
+        and that it lacks devices, until it has them
     :raises CaptureFailed: it cannot be suspended, and is as it was
     :raises ResumeFailed: it cannot be resumed
     :raises DevicesMissing: it was resumed, without all of its devices
     :raises nova.exception.InstanceNotFound: it was deleted meanwhile
     """
+    notes.mark(journal.Mark.DETACHED)
     notes.mark(journal.Mark.SUSPENDED)
     faultpoint.reach('suspend.noted')
     try:
@@ -125,15 +127,22 @@ def _resume(guest: snap_guest.Guest, power: Power,
         notes.mark(journal.Mark.FROZEN, guest.run_id())
     notes.unmark(journal.Mark.SUSPENDED)
     faultpoint.reach('resume.noted')
+    missing = _attach(power)
+    # What could not be attached is told, and not tried again.
+    notes.unmark(journal.Mark.DETACHED)
+    if missing is not None:
+        if started:
+            raise missing
+        # The guest had not been suspended, and that error is raised.
+        LOG.warning('%s', missing, instance=guest.instance)
+
+
+def _attach(power: Power) -> exception.DevicesMissing | None:
     try:
         power.attach()
     except _ERRORS as ex:
-        error = exception.DevicesMissing(reason=ex)
-        if started:
-            raise error from ex
-        # The guest had not been suspended, and that error is raised. Attaching
-        # devices that it still has fails, too.
-        LOG.warning('%s', error, instance=guest.instance)
+        return exception.DevicesMissing(reason=ex)
+    return None
 
 
 def _started(guest: snap_guest.Guest, power: Power) -> bool:

@@ -83,7 +83,8 @@ def _recover_ours(entries: journal.Journal,
                                 ex.kwargs['reason']) from ex
     conf.register_opts(conffiles.CONF)
     outcomes = local_undo.Recovery(
-        undo.Tools(host, _launch, conffiles.CONF.snapdriver.agent_timeout),
+        undo.Tools(host, _launch, _attach,
+                   conffiles.CONF.snapdriver.agent_timeout),
         args.dry_run).run(entries)
     for outcome in outcomes:
         _print('snapshot of domain %s' % outcome.entry.instance, outcome, args)
@@ -96,7 +97,7 @@ def _recover_novas(entries: journal.Journal,
     objects.register_all()
     objects_base.NovaObject.indirection_api = _Conductor()
     outcomes = undo.Recovery(
-        undo.Tools(_Host(), _launch,
+        undo.Tools(_Host(), _launch, _attach,
                    conffiles.CONF.snapdriver.agent_timeout),
         args.dry_run).run(entries)
     for outcome in outcomes:
@@ -170,19 +171,26 @@ class _Host:
                 instance_id=instance.uuid) from ex
 
 
+# What only nova-compute can give a guest is left to do.
+
 def _launch(uuid: str, guest: snap_guest.Guest) -> list[str]:
-    """Start a guest; what only nova-compute can give it is left to do."""
     instance = database.find(uuid, *database.DEVICES)
     guest.start()
-    needs = [name for name, wanted in (
-        ('CPUs of its own, which Nova may have powered down',
-         instance.numa_topology),
-        ('PCI devices', instance.pci_devices and
-         instance.pci_devices.objects)) if wanted]
-    if not needs:
+    if not instance.numa_topology:
         return []
-    return ['it is still to get back its %s: "openstack server reboot --hard '
-            '%s" does that' % (' and '.join(needs), uuid)]
+    return [_left(uuid, 'CPUs of its own, which Nova may have powered down')]
+
+
+def _attach(uuid: str, guest: snap_guest.Guest) -> list[str]:
+    devices = database.find(uuid, *database.DEVICES).pci_devices
+    if not devices or not devices.objects:
+        return []
+    return [_left(uuid, 'PCI devices')]
+
+
+def _left(uuid: str, what: str) -> str:
+    return ('it is still to get back its %s: "openstack server reboot --hard '
+            '%s" does that' % (what, uuid))
 
 
 def _print(what: str, outcome: undo.Outcome,

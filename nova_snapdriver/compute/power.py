@@ -16,6 +16,7 @@ A suspended guest has given up devices of the host (PCI, SR-IOV, mediated
 ones) and may have CPUs of its own that Nova powers down.
 """
 
+import types
 from typing import Any
 
 import libvirt
@@ -47,30 +48,52 @@ class Power:
         self._driver._host.get_guest(instance).launch()
 
     def attach(self, context: Any, instance: Any) -> None:
-        """Give the host's devices back.
+        """Give those of the host's devices back that the guest lacks.
 
         :raises nova.exception.NovaException: not all could be attached
         :raises libvirt.libvirtError: the same
         """
         driver = self._driver
         guest = driver._host.get_guest(instance)
-        driver._attach_pci_devices(guest, instance.get_pci_devices(
+        lacking = _lacking(guest)
+        driver._attach_pci_devices(lacking, instance.get_pci_devices(
             source=objects.InstancePCIRequest.FLAVOR_ALIAS))
-        driver._attach_direct_passthrough_ports(context, instance, guest)
+        driver._attach_direct_passthrough_ports(context, instance, lacking)
         # The definition still has those that the guest was suspended without.
         driver._attach_mediated_devices(
-            guest, driver._get_mdevs_from_guest_config(
+            lacking, driver._get_mdevs_from_guest_config(
                 guest.get_xml_desc(dump_inactive=True)))
 
-    def recover(self, uuid: str, guest: snap_guest.Guest) -> list[str]:
-        """Start a guest that a dead process has suspended.
+    # For guests that a dead process has suspended, see
+    # nova_snapdriver.recovery.undo.Tools.
 
-        See :class:`nova_snapdriver.recovery.undo.Tools`.
-        """
+    def launch_again(self, uuid: str, guest: snap_guest.Guest) -> list[str]:
+        self.launch(database.find(uuid, *database.DEVICES))
+        return []
+
+    def attach_again(self, uuid: str, guest: snap_guest.Guest) -> list[str]:
         instance = database.find(uuid, *database.DEVICES)
-        self.launch(instance)
         try:
             self.attach(nova_context.get_admin_context(), instance)
         except (nova_exception.NovaException, libvirt.libvirtError) as ex:
             return [str(exception.DevicesMissing(reason=ex))]
         return []
+
+
+def _lacking(guest: Any) -> types.SimpleNamespace:
+    """A guest that Nova's functions give only the devices that it lacks."""
+    def attach_device(conf: Any, **flags: bool) -> None:
+        if not any(_is_same(conf, one)
+                   for one in guest.get_all_devices(type(conf))):
+            guest.attach_device(conf, **flags)
+
+    return types.SimpleNamespace(id=guest.id, attach_device=attach_device)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two configurations are of the same device of the host.
+
+    Those of mediated devices do not compare themselves.
+    """
+    uuid = getattr(one, 'uuid', None)
+    return bool(one == other or uuid and uuid == other.uuid)

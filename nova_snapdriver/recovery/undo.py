@@ -85,13 +85,15 @@ class Tools:
 
     :param host: Nova's :class:`nova.virt.libvirt.host.Host`
     :param launch: starts the domain of a server, by its UUID, with the CPUs
-        and the devices of the host that belong to it; says in words what that
-        leaves to be done by hand
+        that belong to it; says in words what that leaves to be done by hand
+    :param attach: attaches the devices of the host that the domain lacks;
+        says the same
     :param agent_timeout: seconds
     """
 
     host: Any
     launch: Callable[[str, snap_guest.Guest], list[str]]
+    attach: Callable[[str, snap_guest.Guest], list[str]]
     agent_timeout: int
 
 
@@ -156,9 +158,9 @@ class Undoing:
 
     def steps(self) -> tuple[_Step, ...]:
         """In order: a guest is started before it is thawed."""
-        return (self._start_guest, self._end_job, self._resume_guest,
-                self._end_copy, self._thaw_guest, self._remove_files,
-                self._remove_image, self._remove_copy)
+        return (self._start_guest, self._attach_devices, self._end_job,
+                self._resume_guest, self._end_copy, self._thaw_guest,
+                self._remove_files, self._remove_image, self._remove_copy)
 
     def remove_entry(self) -> list[str]:
         """After all steps."""
@@ -212,6 +214,22 @@ class Undoing:
             self._record.mark(journal.Mark.FROZEN, guest.run_id())
         # Who suspends it from now on has a reason.
         self._record.unmark(journal.Mark.SUSPENDED)
+
+    def _attach_devices(self) -> list[str]:
+        """Give the guest back the devices that its suspension has taken."""
+        if (not self._marked(journal.Mark.DETACHED) or
+                self._marked(journal.Mark.SUSPENDED)):
+            return []                   # or it is not started yet
+        guest = self._guest()
+        left: list[str] = []
+        # A guest that starts from now on gets its devices by that start.
+        if guest is not None and database.why_not_running(
+                self._entry.instance, self._entry.host, paused=True) is None:
+            if self._dry_run:
+                return ['would give the guest its devices, if it lacks any']
+            left = self._tools.attach(self._entry.instance, guest)
+        self._unless_dry(self._record.unmark, journal.Mark.DETACHED)
+        return left
 
     def _end_job(self) -> list[str]:
         guest = self._guest()

@@ -91,7 +91,7 @@ def recover(driver, image_there):
             recovery_images, exists=mock.Mock(return_value=image_there),
             delete_unfinished=mock.Mock(return_value=not image_there)):
         outcome, = undo.Recovery(undo.Tools(
-            driver._host, mock.Mock(), 5)).run(driver._journal)
+            driver._host, mock.Mock(), mock.Mock(), 5)).run(driver._journal)
     assert outcome.failed == ()
 
 

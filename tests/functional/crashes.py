@@ -97,12 +97,14 @@ def recover(guest, entries, delete_image=None, refusal=None, **options):
         wrapped.start()
         return []
 
+    attach = mock.Mock(return_value=[])
+
     with (mock.patch.object(images, 'delete_unfinished',
                             delete_image or mock.Mock(return_value=True)),
           mock.patch.multiple(
               database, why_not_here=mock.Mock(return_value=refusal),
               why_not_running=mock.Mock(return_value=refusal))):
-        return undo.Recovery(undo.Tools(host, launch, 5),
+        return undo.Recovery(undo.Tools(host, launch, attach, 5),
                              **options).run(entries)
 
 

@@ -380,7 +380,8 @@ def test_recovery_of_a_stopped_server_s_snapshot(snap_driver, glance, ceph,
     with mock.patch.object(recovery_images, 'delete_unfinished',
                            return_value=False):
         outcome, = undo.Recovery(undo.Tools(
-            snap_driver._host, mock.Mock(), 5)).run(snap_driver._journal)
+            snap_driver._host, mock.Mock(), mock.Mock(), 5)).run(
+                snap_driver._journal)
     assert outcome.failed == ()
     assert [words for words in outcome.done if words.startswith('removed rbd')]
     assert_nothing_left(ceph, disk)

@@ -212,6 +212,7 @@ class Domain:
     :ivar frozen: by whom; goes along with the saved memory
     :ivar paused: none, 'user' or 'io'
     :ivar saved: by whom its memory is saved
+    :ivar devices: whether it has those of the host
     """
 
     def __init__(self, service, database):
@@ -219,7 +220,7 @@ class Domain:
         self._database = database
         self._numbers = itertools.count(1)
         self.number = next(self._numbers)
-        self.defined, self.saving = True, False
+        self.defined, self.saving, self.devices = True, False, True
         self.frozen = self.paused = self.saved = None
         self.agent, self.unsupported = 'connected', False
         self.agent_leaves_after = None
@@ -238,6 +239,7 @@ class Domain:
         """Start it from its memory, if that is saved."""
         if self.saved is None:
             self.frozen = self.paused = None
+            self.devices = True
         self.saved, self.number = None, next(self._numbers)
 
     def stop(self):
@@ -331,6 +333,11 @@ class Domain:
         self._service.ask()
         self.save(OURS)
         self._service.ask()
+
+    def attachDeviceFlags(self):
+        self._ask('attachDeviceFlags')
+        self._require_running()
+        self.devices = True
 
     # The agent
 
@@ -470,9 +477,15 @@ class Cloud:
         return nova_guest.Guest(self.domain)
 
     def launch(self, uuid, guest):
-        """As nova_snapdriver.compute.power does, without devices."""
+        """As nova_snapdriver.compute.power does."""
         self.database.get(None, uuid)
         guest.start()
+        return []
+
+    def attach(self, uuid, guest):
+        """As nova_snapdriver.compute.power does."""
+        self.database.get(None, uuid)
+        self.domain.attachDeviceFlags()
         return []
 
     @contextlib.contextmanager

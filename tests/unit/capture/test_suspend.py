@@ -23,7 +23,7 @@ from nova_snapdriver import journal
 
 pytestmark = pytest.mark.usefixtures('no_pauses')
 
-FROZEN, SUSPENDED = journal.Mark.FROZEN, journal.Mark.SUSPENDED
+FROZEN, SUSPENDED, DETACHED, _ = journal.Mark
 
 
 @pytest.fixture
@@ -95,7 +95,8 @@ def test_start_is_tried_again(guest, power, notes):
     power.launch.side_effect = [nova_exception.NovaException('no'), None]
     capture(guest, power, notes)
     assert power.launch.call_count == 2
-    assert notes.steps == [(SUSPENDED, True), (SUSPENDED, False)]
+    assert notes.steps == [(DETACHED, True), (SUSPENDED, True),
+                           (SUSPENDED, False), (DETACHED, False)]
     assert not notes.kept
     power.attach.assert_called_once_with()
 
@@ -105,7 +106,7 @@ def test_guest_that_does_not_start_is_left_to_a_recovery(guest, power, notes):
     with pytest.raises(exception.ResumeFailed, match='no memory.*virsh start'):
         capture(guest, power, notes)
     assert notes.kept
-    assert notes.steps == [(SUSPENDED, True)]
+    assert notes.steps == [(DETACHED, True), (SUSPENDED, True)]
 
 
 def test_guest_that_was_deleted_is_not_tried_again(guest, power, notes):
@@ -118,11 +119,11 @@ def test_guest_that_was_deleted_is_not_tried_again(guest, power, notes):
 
 def test_it_is_noted_before_it_is_done(guest, power, notes):
     def suspend_it():
-        assert notes.marks == {SUSPENDED: ''}
+        assert notes.marks == {DETACHED: '', SUSPENDED: ''}
 
     power.suspend.side_effect = suspend_it
     with suspend.suspended(guest, power, notes):
-        assert notes.marks == {SUSPENDED: ''}
+        assert notes.marks == {DETACHED: '', SUSPENDED: ''}
     assert notes.marks == {}
 
 
@@ -139,7 +140,8 @@ def test_freeze_goes_on_in_another_run(guest, power, notes):
     guest.run_id.return_value = 'boot 8'
     capture(guest, power, notes)
     assert notes.marks == {FROZEN: 'boot 8'}
-    assert notes.steps[-2:] == [(FROZEN, True), (SUSPENDED, False)]
+    assert notes.steps[-3:] == [(FROZEN, True), (SUSPENDED, False),
+                                (DETACHED, False)]
 
 
 def test_guest_that_is_not_frozen_is_not_noted_as_frozen(guest, power, notes):
@@ -181,6 +183,17 @@ def test_guest_that_another_client_has_started_is_not_copied(guest, power,
     with (pytest.raises(exception.CaptureFailed, match='started again'),
           suspend.suspended(guest, power, notes)):
         pytest.fail('copied')
+
+
+def test_devices_are_noted_until_they_are_back(guest, power, notes):
+    def attach():
+        assert notes.marks == {DETACHED: ''}
+        raise SystemExit
+
+    power.attach.side_effect = attach
+    with pytest.raises(SystemExit):
+        capture(guest, power, notes)
+    assert notes.marks == {DETACHED: ''}
 
 
 def test_guest_without_all_of_its_devices_is_told(guest, power, notes):

@@ -142,16 +142,17 @@ def instance(numa=None, pci=None):
     return types.SimpleNamespace(numa_topology=numa, pci_devices=pci)
 
 
-@pytest.mark.parametrize('found, words', (
-    (instance(), None), (instance(pci=mock.Mock(objects=[])), None),
-    (instance(numa=object()), 'CPUs of its own'),
-    (instance(pci=mock.Mock(objects=[1])), 'PCI devices'),
-    (instance(object(), mock.Mock(objects=[1])), 'and PCI devices')))
-def test_what_only_nova_compute_can_give_back_is_told(found, words):
+@pytest.mark.parametrize('give, found, words', (
+    (recover._launch, instance(), None),
+    (recover._launch, instance(numa=object()), 'CPUs of its own'),
+    (recover._attach, instance(), None),
+    (recover._attach, instance(pci=mock.Mock(objects=[])), None),
+    (recover._attach, instance(pci=mock.Mock(objects=[1])), 'PCI devices')))
+def test_what_only_nova_compute_can_give_back_is_told(give, found, words):
     guest = mock.Mock()
     with mock.patch('nova.objects.Instance.get_by_uuid', return_value=found):
-        left = recover._launch('server', guest)
-    guest.start.assert_called_once_with()
+        left = give('server', guest)
+    assert guest.start.called == (give == recover._launch)
     assert bool(left) == bool(words)
     if words:
         assert words in left[0]

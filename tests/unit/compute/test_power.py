@@ -17,6 +17,8 @@ from unittest import mock
 
 import libvirt
 from nova import exception as nova_exception
+from nova.virt.libvirt import config as vconfig
+from nova.virt.libvirt import guest as nova_guest
 import pytest
 
 from nova_snapdriver.compute import power
@@ -59,26 +61,74 @@ def test_all_devices_are_attached(driver):
     driver.guest.get_xml_desc.assert_called_once_with(dump_inactive=True)
 
 
-def test_recovery_starts_and_attaches(driver, database):
-    assert power.Power(driver).recover('server', mock.Mock()) == []
-    calls = names(driver)
-    assert calls.index('guest.launch') < calls.index('_attach_pci_devices')
+def device(kind, **identity):
+    found = kind()
+    for name, value in identity.items():
+        setattr(found, name, value)
+    return found
+
+
+def vf(function):
+    """As Nova names it, without 0x."""
+    return device(vconfig.LibvirtConfigGuestHostdevPCI, domain='0000',
+                  bus='81', slot='00', function=function)
+
+
+def mdev(number):
+    return device(vconfig.LibvirtConfigGuestHostdevMDEV, uuid=f'mdev-{number}')
+
+
+def port(number):
+    return device(vconfig.LibvirtConfigGuestInterface, net_type='hostdev',
+                  mac_addr=f'fa:16:3e:00:00:0{number}',
+                  source_dev=f'0000:81:10.{number}')
+
+
+@pytest.mark.parametrize('has, lacks', (
+    (vf('1'), vf('2')), (mdev(1), mdev(2)), (port(1), port(2))))
+def test_what_the_guest_has_is_not_attached_again(has, lacks, driver):
+    """libvirt refuses that, and the others would not be attached."""
+    xml = '<domain><devices>%s</devices></domain>' % has.to_xml()
+    domain = mock.Mock()
+    domain.XMLDesc.return_value = xml
+    driver._host.get_guest.return_value = nova_guest.Guest(domain)
+
+    def attach(guest, devices):
+        for one in devices:
+            guest.attach_device(one)
+
+    driver._attach_pci_devices.side_effect = attach
+    with mock.patch.object(INSTANCE, 'get_pci_devices',
+                           return_value=[has, lacks]):
+        power.Power(driver).attach('context', INSTANCE)
+    attached, = domain.attachDeviceFlags.call_args_list
+    assert attached.args == (lacks.to_xml(),)
+
+
+def test_recovery_starts(driver, database):
+    assert power.Power(driver).launch_again('server', mock.Mock()) == []
+    driver.guest.launch.assert_called_once_with()
     assert 'pci_devices' in database.call_args.kwargs['expected_attrs']
     assert 'numa_topology' in database.call_args.kwargs['expected_attrs']
+
+
+def test_recovery_attaches(driver):
+    assert power.Power(driver).attach_again('server', mock.Mock()) == []
+    assert '_attach_pci_devices' in names(driver)
 
 
 @pytest.mark.parametrize('error', (
     nova_exception.NovaException('no vf'), libvirt.libvirtError('no vf')))
 def test_recovery_tells_of_devices_that_are_missing(error, driver):
     driver._attach_pci_devices.side_effect = error
-    told, = power.Power(driver).recover('server', mock.Mock())
+    told, = power.Power(driver).attach_again('server', mock.Mock())
     assert 'no vf' in told and 'hard reboot' in told
 
 
 def test_guest_is_not_started_without_the_database(driver, database):
     database.side_effect = OSError('away')
     with pytest.raises(OSError):
-        power.Power(driver).recover('server', mock.Mock())
+        power.Power(driver).launch_again('server', mock.Mock())
     assert driver.mock_calls == []
 
 

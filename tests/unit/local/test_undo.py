@@ -40,7 +40,7 @@ def entries(tmp_path):
 def recover(cloud, entries):
     def call():
         outcome, = local_undo.Recovery(
-            undo.Tools(cloud, cloud.launch, 5)).run(entries)
+            undo.Tools(cloud, cloud.launch, cloud.attach, 5)).run(entries)
         return outcome
     return call
 

@@ -14,6 +14,7 @@
 
 import os
 
+from nova_snapdriver.recovery import undo
 from tests.unit import cloud as fake_cloud
 
 OURS, OTHERS = fake_cloud.OURS, fake_cloud.OTHERS
@@ -30,3 +31,7 @@ def freeze(domain, who=OURS):
 
 def save(domain, who=OURS):
     domain.save(who)
+
+
+def tools(cloud):
+    return undo.Tools(cloud, cloud.launch, cloud.attach, 5)

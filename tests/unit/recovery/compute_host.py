@@ -67,22 +67,27 @@ class NoThread:
 
 
 class Power:
-    """Nova's ways to suspend and to start the instance, without devices."""
+    """Nova's ways to suspend and to start the instance."""
 
     def __init__(self, cloud):
         self._cloud = cloud
 
     def suspend(self, context, instance):
+        self._cloud.domain.devices = False
+        self._cloud.process.step()
         self._cloud.domain.managedSave()
 
     def launch(self, instance):
         self._cloud.domain.create()
 
     def attach(self, context, instance):
-        pass
+        self._cloud.attach(instance.uuid, None)
 
-    def recover(self, server, guest):
+    def launch_again(self, server, guest):
         return self._cloud.launch(server, guest)
+
+    def attach_again(self, server, guest):
+        return self._cloud.attach(server, guest)
 
 
 def make_driver(cloud, entries, plans):

@@ -78,7 +78,7 @@ def run(cloud):
 def recover(cloud, entries):
     """Recover what the tests above it left: one entry, once."""
     def call(dry_run=False):
-        outcome, = undo.Recovery(undo.Tools(cloud, cloud.launch, 5),
+        outcome, = undo.Recovery(abandoned.tools(cloud),
                                  dry_run).run(entries)
         assert abandoned.kept(entries) == bool(outcome.failed or dry_run)
         return outcome

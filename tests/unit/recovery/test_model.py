@@ -183,11 +183,13 @@ class Recovery(compute_host.Host, stateful.RuleBasedStateMachine):
 
     def _suspend(self, domain):
         if domain.number is not None:
+            domain.devices = False
             domain.save(fake_cloud.OTHERS)
 
     def _resume(self, domain):
         if domain.number is None:
             self._restore(domain)
+        domain.devices = True
 
     def _restore(self, domain):
         """Start it from a memory that somebody has saved.
@@ -357,6 +359,7 @@ class Recovery(compute_host.Host, stateful.RuleBasedStateMachine):
         if not self.idle() or found.vm_state != 'active':
             return
         assert domain.saved != fake_cloud.OURS
+        assert domain.number is None or domain.devices
         assert domain.number is None or domain.frozen != fake_cloud.OURS
         assert domain.paused != 'io'
 

@@ -31,7 +31,7 @@ from nova_snapdriver.recovery import undo
 from tests.unit import journal_entry
 from tests.unit.recovery import abandoned
 
-FROZEN, SUSPENDED, PAUSED = journal.Mark
+FROZEN, SUSPENDED, _, PAUSED = journal.Mark
 IMAGE = journal_entry.ENTRY.image
 
 
@@ -291,7 +291,7 @@ def test_entry_survives_the_end_of_the_process(end, abandon, entries, cloud):
     abandon()
     with (mock.patch.object(undo.images, 'delete_unfinished',
                             side_effect=end), pytest.raises(end)):
-        undo.Recovery(undo.Tools(cloud, cloud.launch, 5)).run(entries)
+        undo.Recovery(abandoned.tools(cloud)).run(entries)
     found, = entries.abandoned()
     found.close()
 
@@ -324,7 +324,7 @@ def test_entry_that_cannot_be_removed_hides_no_other(abandon, entries, cloud):
     abandon()
     abandon(image=IMAGE[:-1] + '2')
     with mock.patch('pathlib.Path.unlink', side_effect=OSError('read-only')):
-        outcomes = undo.Recovery(undo.Tools(cloud, cloud.launch, 5)).run(
+        outcomes = undo.Recovery(abandoned.tools(cloud)).run(
             entries)
     assert [outcome.failed for outcome in outcomes] == [('read-only',)] * 2
 
@@ -334,7 +334,7 @@ def test_companion_that_is_no_file_hides_no_other(abandon, entries, cloud):
     first, = entries._directory.glob('*.json')
     first.with_suffix('.suspended').mkdir()
     abandon(image=IMAGE[:-1] + '2')
-    outcomes = undo.Recovery(undo.Tools(cloud, cloud.launch, 5)).run(entries)
+    outcomes = undo.Recovery(abandoned.tools(cloud)).run(entries)
     assert sorted(bool(outcome.failed) for outcome in outcomes) == [
         False, True]
 
@@ -343,6 +343,6 @@ def test_entry_of_another_host_is_left_alone(abandon, entries, cloud, domain,
                                              place):
     domain.backup = place.socket
     abandon(FROZEN, host='compute-2')
-    assert undo.Recovery(undo.Tools(cloud, cloud.launch, 5)).run(
+    assert undo.Recovery(abandoned.tools(cloud)).run(
         entries) == []
     assert domain.backup and abandoned.kept(entries)

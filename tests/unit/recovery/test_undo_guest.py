@@ -26,7 +26,7 @@ from tests.unit import cloud as fake_cloud
 from tests.unit import journal_entry
 from tests.unit.recovery import abandoned
 
-FROZEN, SUSPENDED, PAUSED = journal.Mark
+FROZEN, SUSPENDED, DETACHED, PAUSED = journal.Mark
 IMAGE = journal_entry.ENTRY.image
 
 
@@ -337,11 +337,60 @@ def test_dead_between_start_and_note_thaws_all_the_same(abandon, entries,
     with (mock.patch.object(journal.Record, 'unmark',
                             side_effect=KeyboardInterrupt),
           pytest.raises(KeyboardInterrupt)):
-        undo.Recovery(undo.Tools(cloud, cloud.launch, 5)).run(entries)
+        undo.Recovery(abandoned.tools(cloud)).run(entries)
     cloud.domain.agent = 'disconnected'
     recover()
     cloud.domain.agent = 'connected'
     assert recover().done == ('thawed the guest',)
+
+
+# Devices of the host
+
+
+@pytest.mark.parametrize('marks', (
+    (DETACHED, SUSPENDED), (DETACHED,)),
+    ids=('before the save', 'after the start'))
+def test_guest_that_runs_gets_its_devices(marks, abandon, recover, domain):
+    domain.devices = False
+    abandon(*marks)
+    outcome = recover()
+    assert domain.devices
+    assert outcome.failed == () and not outcome.guest_waits
+
+
+def test_guest_gets_its_devices_once_it_is_started(abandon, recover, domain):
+    domain.devices = False
+    abandoned.save(domain)
+    abandon(DETACHED, SUSPENDED)
+    recover()
+    assert domain.number is not None and domain.devices
+
+
+def test_guest_that_is_not_to_run_gets_no_devices(abandon, recover, domain,
+                                                  database):
+    domain.devices = False
+    database.vm_state = 'suspended'
+    abandon(DETACHED)
+    assert recover().failed == ()
+    assert not domain.devices
+
+
+def test_devices_wait_for_the_database(abandon, recover, domain, database):
+    domain.devices = False
+    database.away = True
+    abandon(DETACHED)
+    assert recover().guest_waits
+    database.away = False
+    recover()
+    assert domain.devices
+
+
+def test_dry_run_attaches_nothing(abandon, recover, domain):
+    domain.devices = False
+    abandon(DETACHED)
+    assert 'would give the guest its devices, if it lacks any' in recover(
+        dry_run=True).done
+    assert not domain.devices
 
 
 def test_libvirt_that_does_not_answer_is_not_taken_for_a_guest_that_runs(
