@@ -42,6 +42,8 @@ _AWAY = frozenset(('DBConnectionError', 'MessagingTimeout',
                    'MessageDeliveryFailure'))
 # A restart of a database takes seconds, a failover a minute.
 _WAIT_SECONDS = 120
+# A host may have thousands that Nova could not clean up, over the years.
+_DELETED_MOST = 100
 _PAUSE_SECONDS = 1
 
 #: Task states that only nova-compute sets while it takes a snapshot: when it
@@ -197,6 +199,22 @@ def begun(host: str) -> list[Any]:
     found = objects.InstanceList.get_by_host(
         nova_context.get_admin_context(), host, expected_attrs=[])
     return [one for one in found if one.task_state in BEGUN]
+
+
+def deleted_meanwhile(host: str) -> list[Any]:
+    """The instances of a host that were deleted while nova-compute was down.
+
+    Nova has not cleaned up after them; the newest 100.
+
+    :param host: nova-compute's name
+    :raises Exception: the database does not answer
+    """
+    return list(objects.InstanceList.get_by_filters(
+        nova_context.get_admin_context(read_deleted='yes'),
+        {'host': host, 'deleted': True, 'soft_deleted': False,
+         'cleaned': False},
+        sort_key='deleted_at', sort_dir='desc', limit=_DELETED_MOST,
+        expected_attrs=[]))
 
 
 def clear_task(instance: Any) -> None:

@@ -157,11 +157,15 @@ class SnapDriver(driver.LibvirtDriver):
             LOG.warning('After a crash of nova-compute, unfinished images of '
                         'snapshots will stay: %s', lacking)
 
+    @functools.cached_property
+    def _recovery(self) -> undo.Recovery:
+        return undo.Recovery(undo.Tools(
+            self._host, self._power.launch_again, self._power.attach_again,
+            CONF.snapdriver.agent_timeout))
+
     def _undo_abandoned(self) -> retry.Left:
         """Undo what can be undone."""
-        outcomes = undo.Recovery(undo.Tools(
-            self._host, self._power.launch_again, self._power.attach_again,
-            CONF.snapdriver.agent_timeout)).run(self._journal)
+        outcomes = self._recovery.run(self._journal)
         orphaned = self._orphans.remove()
         if any(outcome.guest_waits for outcome in outcomes):
             return retry.Left.GUEST

@@ -43,6 +43,7 @@ from nova_snapdriver import journal
 from nova_snapdriver.local import interrupts
 from nova_snapdriver.local import libvirtd
 from nova_snapdriver import plan as snap_plan
+from nova_snapdriver.recovery import earlier
 from nova_snapdriver.transfer import cancel
 from nova_snapdriver.transfer import description
 from nova_snapdriver.transfer import destination
@@ -206,6 +207,7 @@ def take(task: Task, entries: journal.Journal, conf: Any) -> Result:
     """
     place = workspace.locate(conf.snapdriver.scratch_directory)
     workspace.check(place)
+    earlier.refuse(entries, task.way.guest.instance.uuid)
     with entries.begin(_entry(task, entries.host, place)) as record:
         record.note_planned(journal.Planned(str(task.way.plan.path)))
         with _discarding(task, record):

@@ -15,7 +15,8 @@
 Nova's API makes an image before it asks for the snapshot, and nova-compute
 takes the request off the queue before it begins: one that waits for its turn,
 or has just begun, leaves when nova-compute dies an image that is queued for
-ever, and no entry in the journal. A shelve leaves a task state, too, that
+ever, and no entry in the journal; also if its server is deleted before
+nova-compute comes back. A shelve leaves a task state, too, that
 Nova does not clear.
 """
 
@@ -44,7 +45,8 @@ class Orphans:
 
     def __init__(self, host: str) -> None:
         self._host = host
-        self._instances: set[str] = set()
+        # With the last error of each, which is logged once.
+        self._instances: dict[str, str] = {}
         self._started = datetime.datetime.now(datetime.UTC)
 
     def find(self) -> None:
@@ -55,18 +57,23 @@ class Orphans:
         """
         try:
             # Later nobody can tell: Nova clears the task states.
-            begun = waiting.retry(
-                lambda: database.begun(self._host), 'Asking for servers', None,
-                errors=(Exception,), attempts=_ATTEMPTS, pause=_PAUSE_SECONDS)
+            begun, deleted = waiting.retry(
+                self._ask, 'Asking for servers', None, errors=(Exception,),
+                attempts=_ATTEMPTS, pause=_PAUSE_SECONDS)
         except Exception as ex:
             LOG.error('Cannot look for snapshots that had not begun, whose '
                       'images may stay queued: %s', ex)
             return
-        for instance in begun:
-            self._instances.add(instance.uuid)
+        for instance in (*begun, *deleted):
+            self._instances[instance.uuid] = ''
             self._remove_of(instance.uuid, None)
+        for instance in begun:
             if instance.task_state in database.NOT_CLEARED:
                 _clear_task(instance)
+
+    def _ask(self) -> tuple[list[Any], list[Any]]:
+        return (database.begun(self._host),
+                database.deleted_meanwhile(self._host))
 
     def remove(self) -> bool:
         """Remove what :meth:`find` could not, as Glance was away.
@@ -86,10 +93,13 @@ class Orphans:
                                 'instance %(uuid)s that had not begun',
                                 {'image': image, 'uuid': uuid})
         except Exception as ex:
-            LOG.error('Images of instance %(uuid)s may stay queued, this is '
-                      'tried again: %(error)s', {'uuid': uuid, 'error': ex})
+            if self._instances[uuid] != str(ex):
+                LOG.error('Images of instance %(uuid)s may stay queued, this '
+                          'is tried again: %(error)s',
+                          {'uuid': uuid, 'error': ex})
+            self._instances[uuid] = str(ex)
             return
-        self._instances.discard(uuid)
+        del self._instances[uuid]
 
 
 def _clear_task(instance: Any) -> None:

@@ -106,6 +106,8 @@ class Recovery:
     def __init__(self, tools: Tools, dry_run: bool = False) -> None:
         self._tools = tools
         self._dry_run = dry_run
+        # What is still to be done of each image, as it was logged last.
+        self._told: dict[str, tuple[str, ...]] = {}
 
     def run(self, entries: journal.Journal) -> list[Outcome]:
         """Undo all that was abandoned; what failed stays in the journal.
@@ -116,9 +118,18 @@ class Recovery:
         for record in entries.abandoned():
             with contextlib.closing(record):
                 outcome = self._undo(record)
-            _log(outcome)
+            self._log(outcome)
             outcomes.append(outcome)
         return outcomes
+
+    def _log(self, outcome: Outcome) -> None:
+        """Log what is new: what waits for something is tried many times."""
+        image = outcome.entry.image
+        if outcome.done or self._told.get(image) != outcome.failed:
+            _log(outcome)
+        self._told[image] = outcome.failed
+        if not outcome.failed:
+            del self._told[image]
 
     def _undoing(self, record: journal.Record) -> 'Undoing':
         return Undoing(record, self._tools, self._dry_run)

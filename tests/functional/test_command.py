@@ -12,6 +12,8 @@
 
 """The command on real domains, as an operator runs it: no OpenStack at all."""
 
+import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -23,9 +25,12 @@ import time
 import pytest
 
 from nova_snapdriver import faultpoint
+from nova_snapdriver import journal
+from nova_snapdriver.local import snapshot
 from tests.functional import disks
 from tests.functional import domains
 from tests.functional import images
+from tests.unit import journal_entry
 
 SECONDS = 120
 
@@ -234,6 +239,21 @@ def test_killed_and_recovered(method, point, area, start_domain, command):
     assert 'snapshot of domain %s' % guest.domain.UUIDString() in out
     guest.assert_untouched()
     command.assert_clean()
+
+
+def test_guest_that_an_earlier_snapshot_has_left_frozen(area, start_domain,
+                                                        command):
+    guest = start_domain(disks.make_qcow2(area, None))
+    entries = snapshot.entries_of(str(area / 'journal'))
+    with contextlib.closing(entries.begin(dataclasses.replace(
+            journal_entry.ENTRY, host=entries.host,
+            instance=guest.domain.UUIDString()))) as record:
+        record.mark(journal.Mark.FROZEN, 'boot 7')
+    status, _, err = command.run(command.snapshot(guest))
+    assert status == 1
+    assert 'has left the guest frozen' in err
+    assert 'nova-snapdriver recover' in err
+    assert os.listdir(command.output.parent) == []
 
 
 def test_killed_beside_a_stopped_guest(area, start_domain, command):

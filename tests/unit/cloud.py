@@ -108,7 +108,7 @@ class Database(Service):
     def __init__(self, process):
         super().__init__(process, oslo_messaging.MessagingTimeout)
         self.host, self.vm_state, self.task_state = HOST, 'active', None
-        self.deleted = False
+        self.deleted, self.cleaned = False, False
         self.progress = 0
         self.migrations = []
 
@@ -156,6 +156,14 @@ class Database(Service):
     def by_host(self, context, host, expected_attrs=None):
         self.ask()
         return [] if self.deleted or self.host != host else [self._server()]
+
+    def by_filters(self, context, filters, **options):
+        self.ask()
+        assert context.read_deleted == 'yes'
+        assert filters == {'host': HOST, 'deleted': True, 'cleaned': False,
+                           'soft_deleted': False}
+        gone = self.deleted and self.host == HOST and not self.cleaned
+        return [self._server()] if gone else []
 
     def evacuations(self, context, filters):
         self.ask()
@@ -496,6 +504,8 @@ class Cloud:
                     ('nova.objects.Instance.get_by_uuid', self.database.get),
                     ('nova.objects.InstanceList.get_by_host',
                      self.database.by_host),
+                    ('nova.objects.InstanceList.get_by_filters',
+                     self.database.by_filters),
                     ('nova.objects.MigrationList.get_by_filters',
                      self.database.evacuations),
                     ('nova.image.glance.API', lambda: self.glance)):

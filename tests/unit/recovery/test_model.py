@@ -213,11 +213,10 @@ class Recovery(compute_host.Host, stateful.RuleBasedStateMachine):
     def delete(self):
         found, domain = self.cloud.database, self.cloud.domain
         found.deleted, found.task_state = True, None
+        found.cleaned = self.up
         if self.up:
             domain.stop()
             domain.defined = False
-        else:
-            self._forget_unbegun()
 
     def _forget_unbegun(self):
         """Nothing tells of a request that died before it was noted.

@@ -79,6 +79,15 @@ def glance():
         yield found
 
 
+@pytest.fixture(autouse=True)
+def deleted():
+    """The servers that were deleted while nova-compute was down."""
+    found = []
+    with mock.patch('nova.objects.InstanceList.get_by_filters',
+                    return_value=found):
+        yield found
+
+
 @pytest.fixture
 def left(server, glance):
     with (mock.patch('nova.objects.InstanceList.get_by_host',
@@ -112,6 +121,15 @@ def test_a_request_that_may_still_come_keeps_its_image(state, server, glance,
     server.task_state = None
     assert left.remove() is False
     assert glance.images
+
+
+def test_server_that_was_deleted_meanwhile_leaves_no_image(server, glance,
+                                                           left, deleted):
+    """Its task state, which would tell of the request, is gone with it."""
+    server.task_state = None
+    deleted.append(server)
+    left.find()
+    assert not glance.images
 
 
 def test_an_image_that_gets_its_data_meanwhile_stays(server, glance, left):
@@ -204,3 +222,12 @@ def test_images_of_a_server_that_is_gone_are_deleted(glance, later):
                         instance_id='server')):
         assert later.remove() is False
     assert not glance.images
+
+
+def test_what_stays_the_same_is_logged_once(server, glance, left, caplog):
+    server.task_state, glance.away = task_states.IMAGE_SNAPSHOT, True
+    left.find()
+    server.task_state = None
+    for _ in range(3):
+        assert left.remove() is True
+    assert caplog.text.count('may stay queued') == 1

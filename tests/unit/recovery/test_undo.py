@@ -346,3 +346,20 @@ def test_entry_of_another_host_is_left_alone(abandon, entries, cloud, domain,
     assert undo.Recovery(abandoned.tools(cloud)).run(
         entries) == []
     assert domain.backup and abandoned.kept(entries)
+
+
+def test_what_stays_the_same_is_logged_once(abandon, entries, cloud, caplog):
+    """It is tried again every half a minute, for a day perhaps."""
+    cloud.glance.add(journal_entry.ENTRY.image)
+    abandon()
+    recovery = undo.Recovery(abandoned.tools(cloud))
+    cloud.glance.away = True
+    for _ in range(3):
+        recovery.run(entries)
+    assert caplog.text.count('could not be cleaned up') == 1
+    cloud.glance.away, cloud.database.away = False, True
+    recovery.run(entries)
+    assert caplog.text.count('could not be cleaned up') == 2
+    cloud.database.away = False
+    recovery.run(entries)
+    assert 'deleted image' in caplog.text
