@@ -31,6 +31,7 @@ from nova_snapdriver.capture import export
 from nova_snapdriver.capture import paths
 from nova_snapdriver.capture import readahead
 from nova_snapdriver.capture import request as capture_request
+from nova_snapdriver.capture import scratch
 from nova_snapdriver.capture import space
 from nova_snapdriver.capture import suspend
 from nova_snapdriver.capture import workspace
@@ -49,6 +50,7 @@ from nova_snapdriver import exception
 from nova_snapdriver import faultpoint
 from nova_snapdriver import host as snap_host
 from nova_snapdriver import journal
+from nova_snapdriver import metrics
 from nova_snapdriver import plan
 from nova_snapdriver.recovery import earlier
 from nova_snapdriver.recovery import images
@@ -83,6 +85,7 @@ class _Task:
     snapshot: running.Snapshot
     record: journal.Record
     place: workspace.Workspace
+    meter: metrics.Meter
 
 
 class SnapDriver(driver.LibvirtDriver):
@@ -200,16 +203,18 @@ class SnapDriver(driver.LibvirtDriver):
         :raises nova.exception.ImageNotFound: the image was deleted meanwhile
         :raises SnapdriverError: anything else, in words; the image is deleted
         """
+        meter = metrics.Meter()
         image = snap_image.Image(
             context, image_id, self._image_api, snap_image.Settings(
                 CONF.glance.num_retries,
-                CONF.snapdriver.upload_stall_timeout))
+                CONF.snapdriver.upload_stall_timeout, meter))
         state = taskstate.TaskState(update_task_state)
         place = workspace.locate(CONF.snapdriver.scratch_directory)
-        with (self._running.one(instance.uuid) as snapshot,
+        with (metrics.logged(meter, instance, image_id),
+              self._running.one(instance.uuid) as snapshot,
               self._begun(instance, image, state, place) as record):
             task = _Task(context, instance, image, state, snapshot, record,
-                         place)
+                         place, meter)
             with _discarding(task), self._running.turn(snapshot):
                 self._take(task)
 
@@ -250,6 +255,7 @@ class SnapDriver(driver.LibvirtDriver):
             self._retry.begin()
 
     def _take(self, task: _Task) -> None:
+        task.meter.begin(metrics.Phase.PLAN)
         earlier.refuse(self._journal, task.instance.uuid)
         task.image.store = stores.choose(
             CONF.snapdriver.store, task.context, lambda: self._base(task))
@@ -266,17 +272,20 @@ class SnapDriver(driver.LibvirtDriver):
         task.record.note_planned(_with_leftovers(task, way))
         if way.plan.path is plan.Path.STOCK:
             task.image.remove_labels()
+            task.meter.begin(metrics.Phase.UPLOAD)
             super().snapshot(task.context, task.instance, task.image.id,
                              task.state.update)
             return
         with (running.taken(compute_utils.disk_ops_semaphore, task.snapshot),
-              self._capture(task, way) as captured):
+              self._capture(task, way) as captured,
+              scratch.measured(task.place, task.meter)):
             _log_capture(task, way, captured)
             events.tell_frozen(task.context, task.instance, task.record)
             task.state.uploading()
             faultpoint.reach('upload.announced')
             self._send(task, way, captured)
             _require_server(task)
+            task.meter.begin(metrics.Phase.RELEASE)
 
     def _direct_snapshot(self, task: _Task, way: planning.Way) -> bool:
         """Have Ceph copy the disk into Glance's pool.
@@ -285,6 +294,7 @@ class SnapDriver(driver.LibvirtDriver):
         """
         assert way.route is not None
         task.record.note_planned(way.planned)
+        task.meter.begin(metrics.Phase.CAPTURE)
         referred = threading.Event()
         try:
             with direct.removed_on_error(
@@ -309,12 +319,14 @@ class SnapDriver(driver.LibvirtDriver):
 
     def _capture(self, task: _Task, way: planning.Way) -> paths.Capturing:
         assert way.disk is not None     # all paths but the stock one need it
+        task.meter.begin(metrics.Phase.CAPTURE)
         return paths.CAPTURES[way.plan.path](capture_request.Request(
             way.guest, way.disk, way.settings, task.place, task.record,
             space.limits(CONF),
             self._suspension(task) if way.plan.suspends else None,
             way.snapshot, readahead.spool(CONF, task.place.path),
-            planning.base_format(task.instance), task.snapshot.check))
+            planning.base_format(task.instance), task.snapshot.check,
+            task.meter))
 
     def _suspension(self, task: _Task) -> suspend.Power:
         """How Nova suspends and starts the instance."""
@@ -369,6 +381,7 @@ class SnapDriver(driver.LibvirtDriver):
                     lambda: not image.referred or task.image.delete()):
                 self._send_to(image, task, way, captured, request)
         except exception.DirectRefused as ex:
+            task.meter.destination = metrics.GLANCE
             LOG.warning('Ceph or Glance refused an image in the pool '
                         '%(pool)s, it is uploaded instead: %(error)s',
                         {'pool': target.pool, 'error': ex},
@@ -381,7 +394,7 @@ class SnapDriver(driver.LibvirtDriver):
                  request: process.Request) -> None:
         settings = send.Settings(CONF.snapdriver.verify,
                                  CONF.snapdriver.progress_interval,
-                                 task.snapshot.note_sent)
+                                 task.snapshot.note_sent, task.meter)
         watch = timeutils.StopWatch().start()
         with (progress.cleared(task.snapshot, task.record),
               causes.watch(task.snapshot, captured.export, way.guest,
@@ -438,11 +451,8 @@ def _with_leftovers(task: _Task, way: planning.Way) -> journal.Planned:
 
 
 def _log_plan(task: _Task, chosen: plan.Plan) -> None:
-    LOG.info('Snapshot path: %s, as %s', chosen.path, chosen.reason,
-             instance=task.instance)
-    if chosen.destination:
-        LOG.info('Snapshot destination: %s', chosen.destination,
-                 instance=task.instance)
+    planning.log(chosen, task.instance)
+    task.meter.planned(chosen)
 
 
 def _log_capture(task: _Task, way: planning.Way,
@@ -450,6 +460,7 @@ def _log_capture(task: _Task, way: planning.Way,
     LOG.info('Snapshot captured: path=%s consistency=%s freeze_seconds=%.3f',
              way.plan.path, captured.consistency, captured.freeze_seconds,
              instance=task.instance)
+    task.meter.captured(captured.consistency, captured.freeze_seconds)
 
 
 @contextlib.contextmanager

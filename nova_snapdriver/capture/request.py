@@ -24,6 +24,7 @@ from nova_snapdriver.capture import workspace
 from nova_snapdriver import guest as snap_guest
 from nova_snapdriver import imagebackend
 from nova_snapdriver import journal
+from nova_snapdriver import metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Request:
         created from; ``None`` if it is not known
     :param check: raises once the snapshot is to end; called while the capture
         waits
+    :param meter: where the capture notes the peak of its scratch space
     """
 
     guest: snap_guest.Guest
@@ -55,3 +57,4 @@ class Request:
     spool: readahead.Spool | None = None
     base_format: str | None = None
     check: Callable[[], None] = lambda: None
+    meter: metrics.Meter = dataclasses.field(default_factory=metrics.Meter)

@@ -34,6 +34,7 @@ from nova_snapdriver.capture import space
 from nova_snapdriver.capture import workspace
 from nova_snapdriver import exception
 from nova_snapdriver import journal
+from nova_snapdriver import metrics
 
 LOG = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class Guard:
         self._place = request.place
         self._limits = request.limits
         self._notes = request.notes
+        self._meter = request.meter
         self._end_job = end_job
         self._ahead = ahead
         self._stopping = threading.Event()
@@ -124,6 +126,7 @@ class Guard:
                     'the guest')
         unnamed = 0 if self._ahead is None else self._ahead.allocated()
         self.used = _allocated(self._place.path) + unnamed
+        self._meter.note_scratch(self.used)
         if self._limits.limit and self.used > self._limits.limit:
             return ('the guest overwrote more than [snapdriver] scratch_limit,'
                     ' %d MiB' % (self._limits.limit // units.Mi))
@@ -226,6 +229,21 @@ def guarded(request: capture_request.Request, end_job: Callable[[], None],
         if guard.reason is None:
             raise
         raise exception.ScratchExhausted(reason=guard.reason) from ex
+
+
+@contextlib.contextmanager
+def measured(place: workspace.Workspace,
+             meter: metrics.Meter) -> Iterator[None]:
+    """Note what a capture has used, at the end of the block.
+
+    The scratch file of a backup job grows until then, and a guard may not have
+    looked at it for a while.
+    """
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            meter.note_scratch(_allocated(place.path))
 
 
 def _bearable(used: int, directory: str, limits: space.Limits) -> int:

@@ -218,6 +218,15 @@ class Planner:
         return found.missing, found.server_missing
 
 
+def log(chosen: snap_plan.Plan, instance: Any) -> None:
+    """Log the path and the destination of a snapshot, with the reasons."""
+    LOG.info('Snapshot path: %s, as %s', chosen.path, chosen.reason,
+             instance=instance)
+    if chosen.destination:
+        LOG.info('Snapshot destination: %s', chosen.destination,
+                 instance=instance)
+
+
 def _image_format(disk: imagebackend.RootDisk | None) -> str:
     """The format of the image, chosen as Nova chooses it."""
     if CONF.libvirt.snapshot_image_format:

@@ -29,6 +29,7 @@ ROOMS = (
     'exception', 'faultpoint', 'conf', 'compat', 'threadpool', 'child',
     'waiting', 'libvirterror', 'durable',
     'imagebackend', 'host', 'guest', 'plan', 'database', 'journal',
+    'metrics',
     'capture',
     'transfer',
     'recovery',

@@ -141,7 +141,7 @@ def _stream(arguments: stream_arguments.Arguments) -> None:
         raise nbd.ExportError('wrote %d bytes where %d were laid out' %
                               (writer.written, image.length))
     _say('done', length=writer.written, algorithm=arguments.hash,
-         digest=writer.digest, **image.outcome)
+         digest=writer.digest, read=export.bytes_read, **image.outcome)
 
 
 class _Progress:
@@ -192,7 +192,7 @@ def _store(arguments: stream_arguments.Arguments) -> None:
             _say('written', bytes=0, last=False)
             _fill(image, source, layout.reads(clusters), arguments)
         _say('written', bytes=export.size, last=True)
-        _say('done', length=export.size, digest='')
+        _say('done', length=export.size, digest='', read=export.bytes_read)
 
 
 def _fill(image: ceph.Image, source: pipeline.Source,

@@ -82,6 +82,7 @@ class Client:
         self._nbd: Any = nbd
         self._handle: Any = nbd.NBD()
         self._stall_seconds = stall_seconds
+        self.bytes_read = 0
         # When a read was last requested or completed.
         self._moved = time.monotonic()
         try:
@@ -199,6 +200,7 @@ class Client:
         :param done: called with 0, or with the errno of the read
         :raises ExportError: the request cannot be sent
         """
+        self.bytes_read += len(buffer)
         step = self._largest
         if len(buffer) > step:
             done = _gathered(-(-len(buffer) // step), done)

@@ -23,6 +23,7 @@ from oslo_log import log as logging
 
 from nova_snapdriver import exception
 from nova_snapdriver import faultpoint
+from nova_snapdriver import metrics
 from nova_snapdriver.transfer import process
 from nova_snapdriver.transfer import safety
 
@@ -47,13 +48,16 @@ class ImageBody:
     :param finished: called with the length and the hash (None without one)
         after the last chunk, before the iteration ends
     :param again: called as ``progress`` is, while :meth:`hash_again` reads
+    :param meter: where the bytes are noted that were read from the disk
     """
 
     def __init__(self, request: process.Request,
                  progress: Progress | None = None,
                  finished: Finished | None = None,
-                 again: Progress | None = None) -> None:
+                 again: Progress | None = None,
+                 meter: metrics.Meter | None = None) -> None:
         self._request = request
+        self._meter = meter or metrics.Meter()
         self._progress = progress
         self._finished = finished
         self._again = again
@@ -170,6 +174,7 @@ class ImageBody:
 
     def _finish(self, stream: process.StreamProcess) -> None:
         self._request = stream.again
+        self._meter.bytes_read += stream.bytes_read
         self.digest = stream.digest
         self.whole = True
         if self._finished is not None:
@@ -197,6 +202,7 @@ class ImageBody:
                 given += len(chunk)
                 if self._again is not None:
                     self._again(given, stream.length)
+            self._meter.bytes_read += stream.bytes_read
             return stream.digest
 
     def _start(self) -> process.StreamProcess:

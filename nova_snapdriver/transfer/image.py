@@ -31,6 +31,7 @@ from oslo_log import log as logging
 from oslo_utils import timeutils
 
 from nova_snapdriver import exception
+from nova_snapdriver import metrics
 from nova_snapdriver.transfer import body as image_body
 from nova_snapdriver.transfer import connections
 from nova_snapdriver.transfer import description
@@ -68,10 +69,12 @@ class Settings:
 
     :param retries: [glance] num_retries
     :param stall_timeout: [snapdriver] upload_stall_timeout, seconds
+    :param meter: where attempts that are made again are counted
     """
 
     retries: int
     stall_timeout: int
+    meter: metrics.Meter = dataclasses.field(default_factory=metrics.Meter)
 
 
 class _Refused(Exception):
@@ -287,6 +290,7 @@ class Image(destination.Destination):
                     return None
                 if self._cancelled or failed > self._settings.retries:
                     raise self._translated(ex) from ex
+                self._settings.meter.retries += 1
                 pause = getattr(ex, 'pause', _RETRY_PAUSE_SECONDS)
             self._rest(pause)
 

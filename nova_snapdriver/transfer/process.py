@@ -247,6 +247,8 @@ class StreamProcess:
         self._layout: dict[str, Any] | None = None
         self._harder_from: int | None = None
         self.digest: str | None = None
+        #: From the disk, once all of the image is read.
+        self.bytes_read = 0
         ahead = request.source.ahead
         if ahead is not None:
             ahead.begin()
@@ -326,6 +328,7 @@ class StreamProcess:
                        '%d bytes' % (code, received, length))
         LOG.debug('Image streamed: %s', result)
         self.digest = result['digest'] or None
+        self.bytes_read = result.get('read', 0)
         self._harder_from = result.get('harder_from')
 
     def written(self) -> Iterator[int]:
@@ -345,6 +348,7 @@ class StreamProcess:
             raise exception.StreamFailed(
                 reason='the stream process wrote %s of %d bytes' % (
                     result['length'], length))
+        self.bytes_read = result.get('read', 0)
 
     @property
     def first(self) -> bytes:

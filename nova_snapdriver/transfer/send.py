@@ -23,6 +23,7 @@ from oslo_utils import units
 
 from nova_snapdriver import faultpoint
 from nova_snapdriver import journal
+from nova_snapdriver import metrics
 from nova_snapdriver.transfer import body as image_body
 from nova_snapdriver.transfer import cancel
 from nova_snapdriver.transfer import destination
@@ -42,11 +43,13 @@ class Settings:
     :param hashes: [snapdriver] verify
     :param progress_interval: seconds between two lines in the log
     :param sent: called with the bytes sent and the length of the image
+    :param meter: where the bytes and the phases are noted
     """
 
     hashes: bool
     progress_interval: int
     sent: Callable[[int, int], None] = lambda done, length: None
+    meter: metrics.Meter = dataclasses.field(default_factory=metrics.Meter)
 
 
 class _Progress:
@@ -57,6 +60,7 @@ class _Progress:
         self._image_id = image_id
         self._record = record
         self._sent = settings.sent
+        self._meter = settings.meter
         self._done = 0
         self._watch = timeutils.StopWatch().start()
         self._note = timeutils.StopWatch(_NOTE_SECONDS).start()
@@ -74,9 +78,13 @@ class _Progress:
 
     def _reach(self, done: int, length: int) -> None:
         if not self._done:
+            self._meter.begin(metrics.Phase.UPLOAD)
             faultpoint.reach('upload.first')
         if self._done < length // 2 <= done:
             faultpoint.reach('upload.middle')
+        # An attempt that begins again counts from 0.
+        self._meter.bytes_sent += done - (self._done
+                                          if done >= self._done else 0)
         self._done = done
 
     def again(self, done: int, length: int) -> None:
@@ -120,14 +128,16 @@ def send(image: destination.Destination, metadata: dict[str, Any],
         record.note_whole(journal.Whole(length, request.algorithm, digest))
 
     with (contextlib.closing(image),
-          image_body.ImageBody(request, progress, note,
-                               progress.again) as body,
+          image_body.ImageBody(request, progress, note, progress.again,
+                               settings.meter) as body,
           watch.ending(image.cancel, body.cancel)):
+        settings.meter.begin(metrics.Phase.SURVEY)
         # Meanwhile the stream process maps the disk and samples it.
         image.describe(metadata)
         faultpoint.reach('image.described')
         image.upload(body)
         faultpoint.reach('upload.answered')
+        settings.meter.begin(metrics.Phase.VERIFY)
         sent = verify.Sent(request.algorithm, body.length, body.digest,
                            body.hash_again)
         image.verify(sent, settings.hashes)

@@ -14,6 +14,7 @@
 
 import datetime
 import hashlib
+import re
 import subprocess
 
 import pytest
@@ -70,6 +71,7 @@ def uploading(lab, server, name):
 @pytest.mark.parametrize('mode', config.MODES)
 def test_a_live_snapshot(lab, server, snapshot, download, mode):
     lab.compute(config.Compute(mode=mode))
+    said = measure.Said(lab.settings.log('nova-compute'))
     run = snapshot(mode)
 
     assert run.status == 'active'
@@ -80,6 +82,19 @@ def test_a_live_snapshot(lab, server, snapshot, download, mode):
     assert_sound(lab.cloud.image(run.image_id), download(run.image_id))
     assert_nothing_left(lab, server)
     assert_writing(server)
+    assert_counted(said, run)
+
+
+def assert_counted(said, run):
+    """The log has its figures once, in a line of their own."""
+    line, = [line for line in said.lines() if f'image={run.image_id}' in line]
+    assert ' INFO nova_snapdriver.metrics ' in line
+    found = dict(re.findall(r'(\w+)=(\S+)', line))
+    assert found['result'] == 'success'
+    assert (found['path'], found['consistency']) == ('live', 'filesystem')
+    assert int(found['bytes_sent']) == run.size
+    assert 0 < float(found['freeze_seconds']) <= float(
+        found['capture_seconds'])
 
 
 def test_the_image_of_a_paused_server_is_its_disk(lab, paused, download):

@@ -27,6 +27,7 @@ from nova_snapdriver.capture import workspace
 from nova_snapdriver import exception
 from nova_snapdriver import guest as snap_guest
 from nova_snapdriver import journal
+from nova_snapdriver import metrics
 from tests.unit import notes as capture_notes
 
 PAUSED = journal.Mark.PAUSED
@@ -53,6 +54,7 @@ def guarded(place, notes):
         request = mock.create_autospec(capture_request.Request, instance=True)
         request.guest, request.place = guest.fake, place
         request.limits, request.notes = limits, notes
+        request.meter = metrics.Meter()
         return scratch.guarded(request, end_job, ahead)
     return call
 
@@ -281,3 +283,18 @@ def test_job_of_a_guest_that_writes_little_stays(reading, guarded):
 def test_what_is_bearable(limits, used, expected, place):
     with mock.patch.object(space, 'free', return_value=1000):
         assert scratch._bearable(used, place.path, limits) == expected
+
+
+def test_what_was_used_last_is_noted(place):
+    meter = metrics.Meter()
+    with scratch.measured(place, meter):
+        with open(place.scratch, 'wb') as file:
+            file.write(b'x' * 8192)
+            os.fsync(file.fileno())
+    assert meter.scratch_peak >= 8192
+
+
+def test_directory_that_is_gone_is_no_error(place):
+    with scratch.measured(place, metrics.Meter()):
+        os.rename(place.path, place.path + '-gone')
+    os.rename(place.path + '-gone', place.path)
