@@ -15,6 +15,7 @@
 import fcntl
 import os
 import pathlib
+import time
 
 #: What a file's name ends with until all of it is written.
 NEW = '.new'
@@ -23,6 +24,9 @@ MAX_BYTES = 1 << 16
 #: What reading JSON from a file raises that holds something else.
 BROKEN = (OSError, ValueError, TypeError, LookupError, AttributeError,
           OverflowError, RecursionError)
+
+#: Who only looks at a lock holds it for a millisecond.
+LOOK_SECONDS = 0.05
 
 
 def read(path: pathlib.Path) -> str:
@@ -80,17 +84,29 @@ def open_to_lock(path: pathlib.Path) -> int:
     return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
-def try_lock(descriptor: int) -> bool:
-    """:raises ValueError: it cannot be locked, with what to do about it"""
+def try_lock(descriptor: int, patience: float = 0) -> bool:
+    """Lock a file, unless somebody else has.
+
+    :param patience: seconds after which to try it again
+    :raises ValueError: it cannot be locked, with what to do about it
+    """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        if _lock(descriptor):
+            return True
+        time.sleep(patience)
+        return patience > 0 and _lock(descriptor)
     except OSError as ex:
         raise ValueError(
             'it cannot be locked (%s), so nobody can tell whether its '
             'snapshot still runs: [snapdriver] journal_directory has to be on '
             'a local file system' % ex) from ex
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
     return True
 
 

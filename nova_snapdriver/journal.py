@@ -406,7 +406,7 @@ class Journal:
         :raises JournalUnusable: the directory cannot be read
         """
         self._sweep()
-        for record, locked in self.records():
+        for record, locked in self.records(durable.LOOK_SECONDS):
             if locked:
                 yield record
             else:
@@ -448,14 +448,14 @@ class Journal:
         except OSError as ex:
             raise exception.JournalUnusable(reason=ex) from ex
 
-    def records(self) -> Iterator[tuple[Record, bool]]:
+    def records(self, patience: float = 0) -> Iterator[tuple[Record, bool]]:
         """Each entry, and whether it is locked for us; the caller closes."""
         for path in self._paths():
-            found = self._look(path)
+            found = self._look(path, patience)
             if found is not None and not isinstance(found, Unusable):
                 yield found
 
-    def _look(self, path: pathlib.Path
+    def _look(self, path: pathlib.Path, patience: float = 0
               ) -> tuple[Record, bool] | Unusable | None:
         """An entry and whether it is locked for us; none if it has ended."""
         try:
@@ -472,7 +472,7 @@ class Journal:
                     'it is of the host %s, and this one is %s: run '
                     '"nova-snapdriver recover" there' %
                     (entry.host, self.host))
-            locked = durable.try_lock(descriptor)
+            locked = durable.try_lock(descriptor, patience)
         except (ValueError, OSError) as ex:
             os.close(descriptor)
             return Unusable(path, str(ex)) if path.exists() else None

@@ -20,10 +20,17 @@ are not for this host, or make no sense.
 
 import argparse
 from collections.abc import Iterator
+from collections.abc import Sequence
 import contextlib
 import dataclasses
 import json
 import os
+import time
+
+import prettytable
+from rich import live as rich_live
+from rich import progress_bar as rich_bar
+from rich import table as rich_table
 
 from nova_snapdriver.cmd import conffiles
 from nova_snapdriver.cmd import locally
@@ -31,7 +38,9 @@ from nova_snapdriver import exception
 from nova_snapdriver import journal
 
 _HEADINGS = ('STATE', 'INSTANCE', 'IMAGE', 'PATH', 'AGE', 'BYTES', 'PERCENT')
-_ROW = '{:10} {:36} {:36} {:6} {:>8} {:>14} {:>7}'
+_RIGHT = ('AGE', 'BYTES', 'PERCENT')
+_WATCH_SECONDS = 1
+_BAR_WIDTH = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,34 +62,80 @@ class Row:
     done: int | None = None
     length: int | None = None
 
-    def __str__(self) -> str:
-        size, percent = '-', '-'
-        if self.done is not None and self.length is not None:
-            size = str(self.done)
-            percent = '%d%%' % (100 * self.done // max(1, self.length))
-        return _ROW.format(self.state, self.instance, self.image,
-                           self.path or '-', '%d s' % self.age_seconds, size,
-                           percent)
+    @property
+    def percent(self) -> int | None:
+        if self.done is None or self.length is None:
+            return None
+        return 100 * self.done // max(1, self.length)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What there is to say under the headings."""
+        percent = self.percent
+        return (self.state, self.instance, self.image, self.path or '-',
+                '%d s' % self.age_seconds,
+                '-' if percent is None else str(self.done),
+                '-' if percent is None else '%d%%' % percent)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     conffiles.add_arguments(parser)
     locally.add_journal(parser)
-    parser.add_argument('--json', action='store_true',
-                        help='print an array of objects')
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument('--json', action='store_true',
+                       help='print an array of objects')
+    shape.add_argument('--watch', action='store_true',
+                       help='show them with a bar each, brought up to date '
+                            'every second until Ctrl-C')
 
 
 def run(args: argparse.Namespace) -> int:
     journals = [one for one in locally.journals(args) if one is not None]
     status = max(map(conffiles.report_unusable, journals))
-    rows = [row for entries in journals for row in _rows(entries)]
+    if args.watch:
+        with contextlib.suppress(KeyboardInterrupt):
+            _watch(journals)
+        return status
+    rows = _all_rows(journals)
     if args.json:
         print(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
-        return status
-    print(_ROW.format(*_HEADINGS).rstrip())
-    for row in rows:
-        print(row)
+    else:
+        print(_table(rows))
     return status
+
+
+def _table(rows: Sequence[Row]) -> str:
+    table = prettytable.PrettyTable(_HEADINGS)
+    table.set_style(prettytable.PLAIN_COLUMNS)
+    table.align = 'l'
+    for name in _RIGHT:
+        table.align[name] = 'r'
+    for row in rows:
+        table.add_row(row.words)
+    return '\n'.join(map(str.rstrip, table.get_string().splitlines()))
+
+
+def _watch(journals: Sequence[journal.Journal]) -> None:
+    with rich_live.Live(auto_refresh=False) as shown:
+        while True:
+            shown.update(_live_table(_all_rows(journals)), refresh=True)
+            time.sleep(_WATCH_SECONDS)
+
+
+def _live_table(rows: Sequence[Row]) -> rich_table.Table:
+    table = rich_table.Table(box=None, expand=True)
+    for name in _HEADINGS:
+        table.add_column(name, justify='right' if name in _RIGHT else 'left',
+                         overflow='fold')
+    table.add_column('PROGRESS', width=_BAR_WIDTH)
+    for row in rows:
+        table.add_row(*row.words, rich_bar.ProgressBar(
+            completed=row.percent or 0, width=_BAR_WIDTH))
+    return table
+
+
+def _all_rows(journals: Sequence[journal.Journal]) -> list[Row]:
+    return [row for entries in journals for row in _rows(entries)]
 
 
 def _rows(entries: journal.Journal) -> Iterator[Row]:

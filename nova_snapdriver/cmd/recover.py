@@ -22,6 +22,7 @@ status 1: something could not be undone.
 """
 
 import argparse
+import json
 import threading
 from typing import Any
 
@@ -57,6 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     locally.add_connect(parser)
     parser.add_argument('--dry-run', action='store_true',
                         help='say what would be done, and do nothing')
+    parser.add_argument('--json', action='store_true',
+                        help='print an array of objects')
 
 
 def run(args: argparse.Namespace) -> int:
@@ -66,7 +69,9 @@ def run(args: argparse.Namespace) -> int:
     if novas is not None:
         status = max(status, conffiles.report_unusable(novas))
         outcomes += _recover_novas(novas, args)
-    if not outcomes:
+    if args.json:
+        print(json.dumps(list(map(_values, outcomes)), indent=2))
+    elif not outcomes:
         print('no snapshot was abandoned')
     return max(status, int(any(outcome.failed for outcome in outcomes)))
 
@@ -193,8 +198,16 @@ def _left(uuid: str, what: str) -> str:
             '%s" does that' % (what, uuid))
 
 
+def _values(outcome: undo.Outcome) -> dict[str, Any]:
+    return {'instance': outcome.entry.instance, 'image': outcome.entry.image,
+            'path': outcome.path, 'done': outcome.done,
+            'failed': outcome.failed}
+
+
 def _print(what: str, outcome: undo.Outcome,
            args: argparse.Namespace) -> None:
+    if args.json:
+        return
     print(what)
     for done in outcome.done:
         print('  %s: %s' % ('to do' if args.dry_run else 'done', done))

@@ -401,3 +401,13 @@ def test_directory_that_cannot_be_read_is_an_error(error, entries):
                      lambda: list(entries.abandoned())):
             with pytest.raises(exception.JournalUnusable):
                 look()
+
+
+def test_entry_that_is_only_looked_at_is_abandoned_all_the_same(entries):
+    """"list" locks it for a moment, just when a recovery comes by."""
+    entries.begin(journal_entry.ENTRY).close()
+    looking = entries.abandoned()
+    look = next(looking)
+    with mock.patch('time.sleep', side_effect=lambda seconds: look.close()):
+        found, = entries.abandoned()
+    found.close()

@@ -15,11 +15,13 @@
 import argparse
 import contextlib
 import dataclasses
+import io
 import json
 import os
 from unittest import mock
 
 import pytest
+from rich import console as rich_console
 
 from nova_snapdriver.cmd import base
 from nova_snapdriver.cmd import conffiles
@@ -28,6 +30,7 @@ from nova_snapdriver import journal
 from tests.unit import journal_entry
 
 ENTRY = journal_entry.ENTRY
+BAR = '━'
 
 
 @pytest.fixture
@@ -38,10 +41,11 @@ def entries(tmp_path):
 @pytest.fixture
 def listed(entries, capsys, tmp_path):
     """Run the command; give its status and the lines of both outputs."""
-    def call(as_json=False):
+    def call(as_json=False, watch=False):
         with mock.patch.object(conffiles, 'load', return_value=entries):
             status = snap_list.run(argparse.Namespace(
-                json=as_json, journal_directory=str(tmp_path / 'none')))
+                json=as_json, watch=watch,
+                journal_directory=str(tmp_path / 'none')))
         shown = capsys.readouterr()
         if as_json:
             return status, json.loads(shown.out), shown.err.splitlines()
@@ -80,6 +84,35 @@ def test_json(entries, listed):
     assert row == {'state': 'abandoned', 'instance': ENTRY.instance,
                    'image': ENTRY.image, 'path': 'live', 'done': 1,
                    'length': 4}
+
+
+def rendered(rows):
+    """What a terminal of this width shows."""
+    console = rich_console.Console(width=180, file=io.StringIO())
+    console.print(snap_list._live_table(rows))
+    return console.file.getvalue().splitlines()
+
+
+def test_live_table_has_a_bar_for_each(entries):
+    with entries.begin(ENTRY) as record:
+        record.progress(3, 4)
+        heading, line = rendered(snap_list._all_rows([entries]))
+        record.progress(4, 4)
+        _, whole = rendered(snap_list._all_rows([entries]))
+    assert heading.split() == [*snap_list._HEADINGS, 'PROGRESS']
+    assert line.split()[:3] == ['running', ENTRY.instance, ENTRY.image]
+    assert '75%' in line
+    assert 0 < line.count(BAR) < whole.count(BAR) == snap_list._BAR_WIDTH
+
+
+def test_watch_looks_again_until_it_is_interrupted(entries, listed):
+    abandon(entries)
+    with (mock.patch.object(snap_list, '_live_table',
+                            side_effect=snap_list._live_table) as shown,
+          mock.patch('time.sleep', side_effect=[None, KeyboardInterrupt])):
+        status, _, errors = listed(watch=True)
+    assert (status, errors) == (0, [])
+    assert shown.call_count == 2
 
 
 def test_file_that_is_not_whole_is_named(entries, listed):

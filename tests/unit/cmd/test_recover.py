@@ -15,6 +15,7 @@
 import argparse
 import contextlib
 import dataclasses
+import json
 import types
 from unittest import mock
 
@@ -53,9 +54,9 @@ def recovered(cloud, entries, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(recover, '_Host', lambda: cloud)
     monkeypatch.setattr(conffiles, 'load', lambda args: entries)
 
-    def call(dry_run=False):
+    def call(dry_run=False, json=False):
         status = recover.run(argparse.Namespace(
-            dry_run=dry_run, connect='test:///default',
+            dry_run=dry_run, json=json, connect='test:///default',
             journal_directory=str(tmp_path / 'local')))
         return status, *capsys.readouterr()
     return call
@@ -103,6 +104,18 @@ def test_dry_run_says_what_is_to_do(recovered, entries, cloud):
         assert status == 0
         assert '  to do: would delete image' in out
     assert cloud.glance.images
+
+
+def test_json(recovered, entries, cloud):
+    assert recovered(json=True) == (0, '[]\n', '')
+    abandon(entries)
+    cloud.glance.add(ENTRY.image)
+    status, out, _ = recovered(json=True)
+    found, = json.loads(out)
+    assert status == 0
+    assert (found['instance'], found['image'], found['failed']) == (
+        ENTRY.instance, ENTRY.image, [])
+    assert 'deleted image %s' % ENTRY.image in found['done']
 
 
 def test_entry_that_is_not_for_us_is_told_and_never_undone(recovered, entries,
