@@ -19,6 +19,7 @@ import pathlib
 import re
 
 from lab import command
+from lab.faults import crowd
 from lab.faults import harness
 from lab.faults import hosts
 from lab.faults import kills
@@ -75,8 +76,8 @@ def _try(found: harness.Harness, args: argparse.Namespace) -> None:
         command.chosen(outside.listed(args.driver), args.only))
     if args.driver == 'ours':
         ownership.Stories(found).run(
-            command.chosen([*ownership.listed(), *hosts.listed()],
-                           args.only))
+            command.chosen([*ownership.listed(), *crowd.listed(),
+                            *hosts.listed()], args.only))
         kills.Kills(found).run(command.chosen(kills.listed(), args.only))
 
 

@@ -14,14 +14,18 @@
 
 import collections.abc
 import contextlib
+import functools
 
 from lab.faults import harness
 from lab.faults import ownership
 from lab.observe import disks
 from lab.observe import measure
+from lab.openstack import cloud
 from lab.openstack import process
+from lab.openstack import proxy
 from lab.openstack import secondhost
 from lab.openstack import settings
+from lab.openstack import stack
 
 FIRST, SECOND = settings.COMPUTE_HOST, secondhost.HOST
 NAME = f'{harness.NAME}-moved'
@@ -34,23 +38,32 @@ def listed() -> list[ownership.Story]:
     return [
         story('evacuated from a host that died in a cold snapshot',
               evacuated, disks.SUSPEND),
-        story('migrated cold, with a snapshot before and after', migrated)]
+        story('migrated cold, with a snapshot before and after', migrated),
+        story('resized, with a snapshot before and after', resized),
+        story('shelved on one host, unshelved on another', shelved),
+        story('migrated live, and not during a snapshot', migrated_live)]
 
 
 @contextlib.contextmanager
-def _second(found: harness.Harness) -> collections.abc.Iterator[str]:
-    """Have a second host, and an id of a server whose guest runs on it."""
+def _second(found: harness.Harness, host: str = SECOND
+            ) -> collections.abc.Iterator[str]:
+    """Have a second host, and an id of a server whose guest runs on a host."""
     found.second_up()
     try:
         server = found.api.new_server(
-            NAME, found.base(), harness.FLAVOR, host=SECOND)
+            NAME, found.base(), harness.FLAVOR, host=host)
         found.api.wait_server(server)
-        measure.Console(measure.server(found.api, server).console).wait(
-            measure.BEAT, measure.BOOT_TIMEOUT)
+        _wait_beat(found, server)
         yield server
     finally:
         found.api.clean(NAME, NAME)
         found.lab.second.remove()
+
+
+def _wait_beat(found: harness.Harness, server: str) -> None:
+    """Wait until a guest writes, from now on."""
+    console = measure.Console(measure.server(found.api, server).console, True)
+    console.wait(measure.BEAT, measure.BOOT_TIMEOUT)
 
 
 def _host(found: harness.Harness, server: str) -> str:
@@ -104,9 +117,22 @@ def evacuated(found: harness.Harness) -> list[str]:
 
 def migrated(found: harness.Harness) -> list[str]:
     """Migrate a server to the first host, and take snapshots on both."""
+    return _moved(found, 'migrate', host=FIRST)
+
+
+def resized(found: harness.Harness) -> list[str]:
+    """Resize a server, which moves it, and take snapshots on both hosts."""
+    flavor = found.api.flavor(f'{harness.FLAVOR}-more',
+                              stack.FLAVOR_RAM_MIB + 64,
+                              stack.SMALL_FLAVOR_DISK_GIB)
+    return _moved(found, 'resize', flavorRef=flavor)
+
+
+def _moved(found: harness.Harness, action: str, **arguments: str
+           ) -> list[str]:
     with _second(found) as server:
         problems = _snapshot_fails(found, server)
-        found.api.action(server, 'migrate', host=FIRST)
+        found.api.action(server, action, **arguments)
         found.api.wait_server(server, 'VERIFY_RESIZE', MOVE_TIMEOUT)
         here = harness.Watched(measure.server(found.api, server))
         # Until then Nova refuses a snapshot.
@@ -115,3 +141,52 @@ def migrated(found: harness.Harness) -> list[str]:
         problems += _snapshot_fails(found, server)
         problems += found.guest_problems(here)
         return problems + found.lab.second.left() + found.left()
+
+
+def shelved(found: harness.Harness) -> list[str]:
+    """Shelve a server on the second host, and unshelve it on the first."""
+    with _second(found) as server:
+        found.api.action(server, 'shelve')
+        found.api.wait_server(server, 'SHELVED_OFFLOADED', MOVE_TIMEOUT)
+        problems = found.lab.second.left()
+        found.api.action(server, 'unshelve', host=FIRST)
+        _wait_host(found, server, FIRST)
+        here = harness.Watched(measure.server(found.api, server))
+        problems += _snapshot_fails(found, server)
+        return problems + found.guest_problems(here, booted=True)
+
+
+def migrated_live(found: harness.Harness) -> list[str]:
+    """Migrate a server to the second host, refused while it is captured."""
+    found.use('file', *found.lab.second.live_migration())
+    with _second(found, FIRST) as server:
+        migrate = functools.partial(
+            found.api.action, server, 'os-migrateLive', host=SECOND,
+            block_migration='auto')
+        problems = _refused(found, server, migrate)
+        migrate()
+        _wait_host(found, server, SECOND)
+        _wait_beat(found, server)
+        problems += _snapshot_fails(found, server)
+        return problems + found.left()
+
+
+def _refused(found: harness.Harness, server: str,
+             act: collections.abc.Callable[[], object]) -> list[str]:
+    """Do something in the middle of an upload, which is to be refused."""
+    found.proxy.arm(proxy.Fault('hold', at=harness.UPLOAD_BYTES // 2))
+    image = found.api.create_image(server, f'{harness.NAME}-row')
+    process.wait_for('the upload', found.proxy.held.is_set,
+                     harness.POINT_TIMEOUT)
+    problems = []
+    try:
+        act()
+        problems.append('it was not refused during a snapshot')
+    except cloud.ApiError as error:
+        if error.status != 409:
+            problems.append(str(error))
+    found.proxy.clear()
+    found.api.wait_image(image, harness.END_TIMEOUT)
+    found.api.delete_image(image)
+    found.api.wait_server(server)
+    return problems

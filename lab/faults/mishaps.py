@@ -35,6 +35,7 @@ Case = cases.Case
 HOOK = '/run/hook'
 # Longer than the driver waits for the agent, with its retries.
 HANG_SECONDS = 16
+HANGS = f'test "$1" = thaw || sleep {HANG_SECONDS}'
 # Left free on the small file system.
 LITTLE_BYTES = 8 << 20
 FILL_MIB = 24
@@ -297,8 +298,9 @@ def end_early(scene: cases.Scene) -> None:
 # The agent
 
 
-def _hook(scene: cases.Scene, script: str) -> None:
-    agent = scene.domain.agent
+def hook(found: domain.Domain, script: str) -> None:
+    """Have a guest's agent run a script before it freezes, and after."""
+    agent = found.agent
     handle = agent('guest-file-open', path=HOOK, mode='w')
     text = base64.b64encode(f'#!/bin/sh\n{script}\n'.encode()).decode()
     agent('guest-file-write', handle=handle, **{'buf-b64': text})
@@ -306,14 +308,15 @@ def _hook(scene: cases.Scene, script: str) -> None:
 
 
 def hang_freeze(scene: cases.Scene) -> None:
-    _hook(scene, f'test "$1" = thaw || sleep {HANG_SECONDS}')
+    hook(scene.domain, HANGS)
 
 
 def hang_thaw(scene: cases.Scene) -> None:
     """Stop the agent for a while, shortly after the freeze."""
-    _hook(scene, 'test "$1" = thaw || (sleep 1; killall -STOP qemu-ga; '
-                 f'sleep {HANG_SECONDS}; killall -CONT qemu-ga) '
-                 '< /dev/null > /dev/null 2>&1 &')
+    hook(scene.domain,
+         'test "$1" = thaw || (sleep 1; killall -STOP qemu-ga; '
+         f'sleep {HANG_SECONDS}; killall -CONT qemu-ga) '
+         '< /dev/null > /dev/null 2>&1 &')
     hold_at(FREEZE_POINT)(scene)
 
 
@@ -325,12 +328,13 @@ def hold_frozen(scene: cases.Scene) -> None:
 
 def unhook(scene: cases.Scene) -> None:
     """Remove the hook, once the agent answers and a late freeze ended."""
-    cases.waiting_for('the agent', lambda: _takes_no_hook(scene))
+    cases.waiting_for('the agent', lambda: takes_no_hook(scene.domain))
 
 
-def _takes_no_hook(scene: cases.Scene) -> bool:
+def takes_no_hook(found: domain.Domain) -> bool:
+    """Remove the hook; returns whether the agent answers."""
     try:
-        _hook(scene, '')
+        hook(found, '')
     except settings.LabError:
         return False
     return True

@@ -140,7 +140,11 @@ class _Libvirtd(_Inside):
         (self._machine.folder / 'etc/libvirt/libvirtd.conf').write_text(
             'unix_sock_group = "libvirt"\nunix_sock_rw_perms = "0770"\n'
             'auth_unix_ro = "none"\nauth_unix_rw = "none"\n'
-            f'host_uuid = "{UUID}"\n')
+            f'host_uuid = "{UUID}"\n'
+            # For the first host's guests that migrate live.
+            'listen_tls = 0\nlisten_tcp = 1\nauth_tcp = "none"\n'
+            f'listen_addr = "{settings.ADDRESS}"\n'
+            f'tcp_port = "{self.settings.ports.libvirt_tcp}"\n')
 
     def ready(self) -> bool:
         return not process.complaint(*self._machine.inside(
@@ -179,10 +183,12 @@ class SecondHost:
         """Have it up with a driver, a mode and options."""
         self.machine.ensure()
         _Virtlogd(self.machine, 'virtlogd-2', '/usr/sbin/virtlogd').ensure()
-        _Libvirtd(self.machine, 'libvirtd-2', '/usr/sbin/libvirtd').ensure()
+        _Libvirtd(self.machine, 'libvirtd-2', '/usr/sbin/libvirtd',
+                  '--listen').ensure()
         folder = self.machine.folder / 'nova'
         own = (('DEFAULT', 'host', HOST),
                ('DEFAULT', 'state_path', str(folder)),
+               ('libvirt', 'live_migration_inbound_addr', settings.ADDRESS),
                ('oslo_concurrency', 'lock_path', str(folder / 'lock')))
         choice = dataclasses.replace(choice, options=choice.options + own)
         compute = _Compute(self.machine, choice)
@@ -190,6 +196,12 @@ class SecondHost:
                      config.compute(self.settings, choice, virt_type))
         compute.ensure()
         self.force_down(False)
+
+    def live_migration(self) -> config.Options:
+        """Return the options of a host whose guests migrate to this one."""
+        port = self.settings.ports.libvirt_tcp
+        return (('libvirt', 'live_migration_uri',
+                 f'qemu+tcp://%s:{port}/system'),)
 
     def die(self) -> None:
         """End it and all in it at once, and tell Nova."""

@@ -61,6 +61,8 @@ class Ports:
     # The monitor also listens on the next one, for its second protocol.
     ceph: int = 26789
     libvirt_tls: int = 26514
+    #: Of the second compute host, for live migration to it.
+    libvirt_tcp: int = 26509
     #: Of the proxy before Glance, see proxy.py.
     proxy: int = 29293
 
