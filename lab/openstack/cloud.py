@@ -177,14 +177,20 @@ class Cloud:
 
         :raises LabError: it is deleted or killed, or not in time
         """
-        def active() -> bool:
-            status = self.image(image_id)['status']
-            if status in ('deleted', 'killed', 'pending_delete'):
-                raise settings.LabError(f'image {image_id} is {status}')
-            return bool(status == 'active')
+        log = self.settings.log('nova-compute')
 
-        process.wait_for(f'image {image_id}', active, timeout,
-                         self.settings.log('nova-compute'), POLL_SECONDS)
+        def active() -> bool:
+            try:
+                return bool(self.image(image_id)['status'] == 'active')
+            except ApiError as error:
+                if error.status != 404:
+                    raise
+                raise settings.LabError(
+                    f'image {image_id} was deleted; nova-compute said last: '
+                    f'{_last_error(log)}', log) from error
+
+        process.wait_for(f'image {image_id}', active, timeout, log,
+                         POLL_SECONDS)
         return self.image(image_id)
 
     # Servers
@@ -288,6 +294,13 @@ class Cloud:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**settings.environment(), **self.environment})
+
+
+def _last_error(log: pathlib.Path) -> str:
+    """Return the last line of a log that tells of a failed snapshot."""
+    found = [line for line in log.read_text(errors='replace').splitlines()
+             if 'nova_snapdriver' in line and 'failed' in line]
+    return found[-1] if found else 'nothing'
 
 
 def named(items: collections.abc.Iterable[Json], prefix: str) -> list[Json]:

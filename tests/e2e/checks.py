@@ -21,6 +21,9 @@ from lab.openstack import process
 
 NAME = 'snapdriver-e2e-small'
 BOOT_TIMEOUT = 120
+# What fails to be cleaned up is tried again; and another server's snapshot
+# may still be under way.
+CLEAN_TIMEOUT = 60
 _numbers = itertools.count()
 
 
@@ -56,8 +59,17 @@ def assert_goes_on(lab, server):
 
 
 def assert_nothing_left(lab):
-    """No snapshot has left a file."""
-    assert not list(lab.settings.snapshots.iterdir())
+    """No snapshot leaves a file."""
+    process.wait_for(
+        'the end of all files', lambda: not list(
+            lab.settings.snapshots.iterdir()), CLEAN_TIMEOUT)
+
+
+def assert_gone(lab, image_id):
+    """Glance has no such image, in the end."""
+    process.wait_for(
+        'the end of the image', lambda: image_id not in [
+            image['id'] for image in lab.cloud.images()], CLEAN_TIMEOUT)
 
 
 def stop(lab, server):

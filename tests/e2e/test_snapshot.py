@@ -26,6 +26,7 @@ from lab.openstack import guest
 from lab.openstack import process
 from lab.openstack import proxy
 from lab.openstack import services
+from tests.e2e import checks
 
 # What QEMU may hold back for the guest while the disk is read, at most.
 STAGING_LIMIT = 64 * guest.MI
@@ -143,7 +144,7 @@ def test_nova_compute_killed_while_it_uploads(lab, server, snapshot):
         'the task state', lambda: lab.cloud.server(server.id)[
             'OS-EXT-STS:task_state'] is None, UPLOAD_TIMEOUT)
     assert_nothing_left(lab, server)
-    assert image_id not in [image['id'] for image in lab.cloud.images()]
+    checks.assert_gone(lab, image_id)
     assert_writing(server)
     assert snapshot('after-the-kill').status == 'active'
 
@@ -219,10 +220,7 @@ def test_server_deleted_while_it_is_uploaded(lab, server):
     doomed = demo.boot(lab, 'snapdriver-e2e-doomed', lab.guest_image())
     image_id = uploading(lab, doomed, 'doomed')
     lab.cloud.delete_server(doomed.id)
-    process.wait_for(
-        'the end of the image', lambda: image_id not in [
-            image['id'] for image in lab.cloud.images()], CANCEL_TIMEOUT)
-    assert not list(lab.settings.snapshots.iterdir())
+    checks.assert_gone(lab, image_id)
     assert_nothing_left(lab, server)
 
 
@@ -254,19 +252,19 @@ def assert_sound(image, path):
 
 def assert_nothing_left(lab, server):
     """No file, no job, no task; the definition is still there."""
-    assert not list(lab.settings.snapshots.iterdir())
+    checks.assert_nothing_left(lab)
+    process.wait_for('the end of its task', lambda: lab.cloud.task_state(
+        server.id) is None, checks.CLEAN_TIMEOUT)
     assert not server.domain.has_backup_job()
     assert not server.domain.has_job()
     assert server.domain.persistent()
-    task = lab.cloud.server(server.id)['OS-EXT-STS:task_state']
-    assert task is None
 
 
 def assert_writing(server):
     """The guest writes on, and its agent answers: it is thawed."""
     console = measure.Console(server.console, from_end=True)
     console.wait(measure.BEAT, measure.BEAT_TIMEOUT)
-    assert server.domain.agent_answers()
+    server.domain.wait_agent()
 
 
 def qemu_img(*words):

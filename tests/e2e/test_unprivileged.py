@@ -23,6 +23,7 @@ from lab.openstack import process
 from lab.openstack import services
 from lab.paths import cases
 from lab.paths import paths
+from tests.e2e import checks
 
 NOVA = config.Compute(user='nova')
 CASES = cases.unprivileged_cases()
@@ -83,8 +84,8 @@ def test_killed_while_it_uploads(lab, server, as_nova):
     process.wait_for(
         'the task state', lambda: lab.cloud.server(server.id)[
             'OS-EXT-STS:task_state'] is None, UPLOAD_TIMEOUT)
-    assert not list(lab.settings.snapshots.iterdir())
+    checks.assert_nothing_left(lab)
+    checks.assert_gone(lab, image_id)
     assert not server.domain.has_backup_job()
     assert server.domain.persistent()
-    assert server.domain.agent_answers()
-    assert image_id not in [image['id'] for image in lab.cloud.images()]
+    server.domain.wait_agent()
