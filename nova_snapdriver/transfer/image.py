@@ -86,13 +86,12 @@ class _Refused(Exception):
     def __init__(self, status: int, message: str, pause: int) -> None:
         super().__init__('Glance answered %d: %s' % (status, message))
         self.status = status
+        self.transient = status in _TRANSIENT_STATUS
         self.pause = pause
 
 
 # Worth another attempt: there is no whole answer, or one that says "later".
-# 500 is what Glance says when uWSGI lost patience with a disk that paused
-# (socket-timeout, 4 s by default), or when its store had a hiccup.
-_TRANSIENT_STATUS = frozenset((408, 429, 500, 502, 503, 504))
+_TRANSIENT_STATUS = frozenset((408, 429, 502, 503, 504))
 _NOVA_ERRORS: dict[int, type[Exception]] = {
     401: nova_exception.ImageNotAuthorized,
     403: nova_exception.ImageNotAuthorized,
@@ -193,8 +192,14 @@ class Image(destination.Destination):
                        'x-openstack-image-size': str(len(body))}
             if self.store is not None:
                 headers['x-image-meta-store'] = self.store
-            self._request(server, 'PUT', '/v2/images/%s/file' % self.id, body,
-                          headers)
+            try:
+                self._request(server, 'PUT', '/v2/images/%s/file' % self.id,
+                              body, headers)
+            except _Refused as ex:
+                # In the middle: uWSGI gives up a body that pauses, after 4 s
+                # by default, or the store had a hiccup.
+                ex.transient |= ex.status == 500 and not body.whole
+                raise
 
         self._retrying(
             attempt,
@@ -428,8 +433,7 @@ def _is_final(error: Exception, attempt: int) -> bool:
     """
     if not isinstance(error, _Refused):
         return False
-    return not (error.status in _TRANSIENT_STATUS or
-                (error.status == 409 and attempt > 0))
+    return not (error.transient or (error.status == 409 and attempt > 0))
 
 
 def _adapter(http: Any, session: Any) -> adapter.Adapter:

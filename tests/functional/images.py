@@ -12,12 +12,15 @@
 
 """Images streamed into files, and compared with their disks."""
 
+import contextlib
 import os
+import threading
 
 from nova_snapdriver.transfer import process
 from tests.functional import domains
 
 KIB = 1024
+SAMPLE_SECONDS = 0.01
 
 
 def request(source, image_format='qcow2', **compression):
@@ -64,11 +67,24 @@ def peak_memory(source, image, **compression):
     Of the process's own life: ru_maxrss would count its parent's too.
     """
     with process.StreamProcess(request(source, **compression)) as running:
-        status = '/proc/%d/status' % running._process.pid
-        peak = 0
-        for chunk in running.chunks():
-            image.write(chunk)
-            with open(status) as lines:
-                peak = max([peak] + [int(line.split()[1]) * KIB
-                                     for line in lines if 'VmHWM' in line])
-    return peak
+        peaks, ended = [0], threading.Event()
+        # Not between the chunks alone: a small image is one, and with it the
+        # process may have ended.
+        sampler = threading.Thread(target=_sample, args=(
+            running._process.pid, peaks, ended))
+        sampler.start()
+        try:
+            for chunk in running.chunks():
+                image.write(chunk)
+        finally:
+            ended.set()
+            sampler.join()
+    return max(peaks)
+
+
+def _sample(pid, peaks, ended):
+    while not ended.wait(SAMPLE_SECONDS):
+        with (contextlib.suppress(FileNotFoundError, ProcessLookupError),
+              open('/proc/%d/status' % pid) as lines):
+            peaks += [int(line.split()[1]) * KIB
+                      for line in lines if 'VmHWM' in line]
