@@ -41,7 +41,8 @@ def listed() -> list[ownership.Story]:
         story('migrated cold, with a snapshot before and after', migrated),
         story('resized, with a snapshot before and after', resized),
         story('shelved on one host, unshelved on another', shelved),
-        story('migrated live, and not during a snapshot', migrated_live)]
+        story('migrated live, and not during a snapshot', migrated_live,
+              secondhost.LIVE_MIGRATION)]
 
 
 @contextlib.contextmanager
@@ -158,7 +159,6 @@ def shelved(found: harness.Harness) -> list[str]:
 
 def migrated_live(found: harness.Harness) -> list[str]:
     """Migrate a server to the second host, refused while it is captured."""
-    found.use('file', *found.lab.second.live_migration())
     with _second(found, FIRST) as server:
         migrate = functools.partial(
             found.api.action, server, 'os-migrateLive', host=SECOND,

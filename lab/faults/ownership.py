@@ -78,9 +78,14 @@ class Stories:
             self.harness.use('file', *story.options)
             self.trial(story)
 
-    def trial(self, story: Story) -> None:
+    def trial(self, story: Story, number: int | None = None) -> None:
+        """Let one happen.
+
+        :param number: tells rows of the same name apart
+        """
         found = self.harness
-        row = found.row(story.name)
+        row = found.row(
+            story.name if number is None else f'{number} {story.name}')
         began = time.monotonic()
         try:
             found.boot(2)

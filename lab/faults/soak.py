@@ -18,13 +18,16 @@ children and memory are counted after a warm-up and at the end.
 
 import argparse
 import dataclasses
+import itertools
 import time
 
 from lab import command
 from lab.faults import cases
 from lab.faults import harness
+from lab.faults import hosts
 from lab.faults import mishaps
 from lab.faults import outside
+from lab.faults import ownership
 from lab.observe import processes
 from lab.openstack import settings
 from lab.openstack import stack
@@ -106,6 +109,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     command.add_seed(parser)
     parser.add_argument('--minutes', metavar='N', type=float, default=20.0,
                         help='how long (default: %(default)s)')
+    parser.add_argument('--hosts', type=int, choices=(1, 2), default=1,
+                        help='with 2, servers also move between two compute'
+                             ' hosts')
 
 
 def run(lab: stack.Stack, args: argparse.Namespace) -> int:
@@ -128,9 +134,11 @@ def _soak(found: harness.Harness,
     :returns: what nova-compute has after a warm-up, and in the end
     """
     known = command.chosen(events(), args.only)
+    moves = command.chosen(hosts.listed(), args.only) * (args.hosts - 1)
     moments = found.random('soak')
-    trials = outside.Outside(found)
-    found.use('file', POOL)
+    trials, stories = outside.Outside(found), ownership.Stories(found)
+    found.use('file', POOL, *itertools.chain.from_iterable(
+        one.options for one in moves))
     found.boot()
     # What is created at its first use is there then.
     for case in known[-1:-1 - WARM_UP:-1]:
@@ -140,6 +148,8 @@ def _soak(found: harness.Harness,
     while time.monotonic() < end:
         found.boot()
         moments.shuffle(found.servers)
-        trials.trial(moments.choice(known), len(found.rows))
+        chosen = moments.choice([*known, *moves])
+        taker = stories if chosen in moves else trials
+        taker.trial(chosen, len(found.rows))
     time.sleep(SETTLE_SECONDS)
     return before, sample(found.conf)

@@ -32,6 +32,9 @@ from lab.openstack import settings
 
 HOST = f'{settings.COMPUTE_HOST}-2'
 UUID = '8f6c5d1e-6d0b-4b55-9d3f-2f7c1a0e5b02'
+#: Options of a host whose guests migrate live to this one.
+LIVE_MIGRATION = (('libvirt', 'live_migration_uri',
+                   f'qemu+tcp://%s:{settings.Ports.libvirt_tcp}/system'),)
 # Arguments: its directory, its name, the node that covers /dev/kvm, INIT.
 SCRIPT = """\
 set -e
@@ -196,12 +199,6 @@ class SecondHost:
                      config.compute(self.settings, choice, virt_type))
         compute.ensure()
         self.force_down(False)
-
-    def live_migration(self) -> config.Options:
-        """Return the options of a host whose guests migrate to this one."""
-        port = self.settings.ports.libvirt_tcp
-        return (('libvirt', 'live_migration_uri',
-                 f'qemu+tcp://%s:{port}/system'),)
 
     def die(self) -> None:
         """End it and all in it at once, and tell Nova."""
