@@ -17,6 +17,7 @@ import time
 from unittest import mock
 import uuid
 
+from nova.compute import task_states
 import nova.conf
 from nova import exception as nova_exception
 from nova.virt.libvirt import driver as nova_driver
@@ -318,6 +319,18 @@ def test_stopped_server(snap_driver, glance, guest, area):
         'image_pending_upload', 'image_uploading']
     assert glance.image['snapdriver_path'] == 'cold'
     assert glance.image['snapdriver_consistency'] == 'offline'
+    assert_image_is_disk(glance, area)
+    guest.domain.create()
+    snapshots.assert_clean(guest, area)
+
+
+def test_server_that_moves_to_another_cell(snap_driver, glance, guest, area,
+                                           server):
+    """Nova stops it, and shows none of its snapshot's task states."""
+    guest.domain.destroy()
+    server.task_state = task_states.RESIZE_MIGRATING
+    snapshots.Snapshot(snap_driver, guest).take_for_a_resize()
+    assert glance.image['snapdriver_path'] == 'cold'
     assert_image_is_disk(glance, area)
     guest.domain.create()
     snapshots.assert_clean(guest, area)
