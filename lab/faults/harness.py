@@ -85,7 +85,7 @@ class Harness:
         self.seed = seed
         self.folder = self.conf.root / 'faults'
         self.points = self.folder / 'points'
-        self.mounted = self.folder / 'small'
+        self.mounted = self.conf.small
         self.proxy = proxy.Proxy(self.conf)
         self.servers: list[Watched] = []
         self.table = command.Table(line, target)

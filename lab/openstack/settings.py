@@ -86,6 +86,8 @@ class Settings:
         self.instances = root / 'instances'
         #: Nova's default of [libvirt] snapshots_directory.
         self.snapshots = self.instances / 'snapshots'
+        #: A small file system for `lab/run faults`, mounted meanwhile.
+        self.small = root / 'faults/small'
         #: Certificates and keys, root's alone.
         self.libvirt_pki = self.etc / 'libvirt-pki'
         #: The cluster is in its directory; without it there is none.

@@ -356,6 +356,8 @@ class Stack:
 
         :raises LabError: something is mounted in it
         """
+        if self.settings.small.is_mount():      # after a kill
+            process.output('umount', self.settings.small)
         root = str(self.settings.root)
         mounts = pathlib.Path('/proc/self/mounts').read_text().splitlines()
         inside = [line.split()[1] for line in mounts
