@@ -333,7 +333,7 @@ def test_sample_is_cancelled():
             started = time.monotonic()
             with pytest.raises(exception.StreamFailed):
                 assert image.length
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < 12
             timer.join()
 
 

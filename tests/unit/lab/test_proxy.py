@@ -87,7 +87,7 @@ def test_slow_is_the_rate_of_the_whole(glance, before):
     for _ in range(2):
         began = time.monotonic()
         assert put(before, bytes(MI)) == 204
-        assert 0.2 < time.monotonic() - began < 5
+        assert 0.2 < time.monotonic() - began < 30
     assert [len(content) for content in glance.stored] == [MI, MI]
 
 
