@@ -168,7 +168,7 @@ def migrated_live(found: harness.Harness) -> list[str]:
         _wait_host(found, server, SECOND)
         _wait_beat(found, server)
         problems += _snapshot_fails(found, server)
-        return problems + found.left()
+        return problems + found.left() + found.lab.second.entries()
 
 
 def _refused(found: harness.Harness, server: str,
@@ -176,16 +176,17 @@ def _refused(found: harness.Harness, server: str,
     """Do something in the middle of an upload, which is to be refused."""
     found.proxy.arm(proxy.Fault('hold', at=harness.UPLOAD_BYTES // 2))
     image = found.api.create_image(server, f'{harness.NAME}-row')
-    process.wait_for('the upload', found.proxy.held.is_set,
-                     harness.POINT_TIMEOUT)
     problems = []
     try:
+        process.wait_for('the upload', found.proxy.held.is_set,
+                         harness.POINT_TIMEOUT)
         act()
         problems.append('it was not refused during a snapshot')
     except cloud.ApiError as error:
         if error.status != 409:
             problems.append(str(error))
-    found.proxy.clear()
+    finally:
+        found.proxy.clear()
     found.api.wait_image(image, harness.END_TIMEOUT)
     found.api.delete_image(image)
     found.api.wait_server(server)

@@ -225,10 +225,15 @@ class SecondHost:
         """Return the names of all its domains, and its journal's entries."""
         listed = process.output(*self.machine.inside(
             *domain.VIRSH, 'list', '--all', '--name')).split()
-        entries = (os.listdir(self.machine.journal)
-                   if self.machine.journal.exists() else [])
         return [f'left on the second host: {one}'
-                for one in (*listed, *entries)]
+                for one in listed] + self.entries()
+
+    def entries(self) -> list[str]:
+        """Return the entries of its driver's journal."""
+        if not self.machine.journal.exists():
+            return []
+        return [f'left on the second host: {one}'
+                for one in os.listdir(self.machine.journal)]
 
     def force_down(self, down: bool) -> None:
         """Tell Nova whether it is down, before Nova would notice."""
