@@ -42,12 +42,13 @@ def check_raw(sector: bytes) -> None:
                 reason='Glance answers 415 to a raw image that begins like '
                        'an unsafe %s image (%s), and this disk does' %
                        (inspector.NAME, ', '.join(failed)))
-    # Whether that is fatal is an option of Glance's.
+    # Whether that is fatal, no API tells: it is an option of Glance's, which
+    # lets this pass by default up to release 32, and not from 33 on.
     if _failed(format_inspector.GPTInspector(), sector):
-        LOG.warning('Glance will refuse this image for its partition table '
-                    '(a hybrid MBR, or an empty one), unless "mbr" is in '
-                    '[image_format] gpt_safety_checks_nonfatal in '
-                    'glance-api.conf')
+        LOG.warning('Glance may refuse this image for its partition table (a '
+                    'hybrid MBR, or an empty one): from release 33 on it '
+                    'does, unless "mbr" is in [image_format] '
+                    'gpt_safety_checks_nonfatal in glance-api.conf')
 
 
 def _failed(inspector: format_inspector.FileInspector,
