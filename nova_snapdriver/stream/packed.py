@@ -65,10 +65,11 @@ class _Forecast:
         return here - (here - after) * (at - run)
 
     def is_tight(self, used: int, done: int) -> bool:
-        """Whether the rest should be compressed harder."""
+        """Whether the rest should be compressed harder: if that helps."""
         left = 1 - done / self._sample.whole
-        return (used + self.rest(done) +
-                _ENOUGH * self._margin * left > self._room)
+        return self._sample.harder > 0 and (
+            used + self.rest(done) + _ENOUGH * self._margin * left >
+            self._room)
 
     def is_hopeless(self, used: int, done: int) -> bool:
         return used + _HARDER * self.rest(done) > self._room

@@ -40,21 +40,27 @@ _LEAST = 500
 _MOST = 8192
 
 # It is doubled until the margin is this part of the image, or what is sampled
-# costs as much as one of 16 clusters of data. For 1 GiB that is 0.2 s on two
-# cores. A cluster of zeros is only read: a third of that, on a fast disk.
-_MARGIN = 0.025
-_PART = 16
-_ZEROS_COST = 0.3
+# costs as much as compressing one of so many clusters of data. One of 16 takes
+# 0.2 s for 1 GiB on two cores. Zeros and what does not shrink are only read,
+# or given up soon: a fifth of that.
+_MARGINS = ((0.025, 16), (0.05, 11))
+_CHEAP = 0.2
 
-# Standard deviations in the margin. If it does not suffice, the rest of the
-# image is compressed harder, and only then the attempt is lost. That is no
-# help against clusters that are zeros or not compressed: of these alone, one
-# more, 3.5.
-_DEVIATIONS = 2.5
+# Standard deviations that the image has room for: one in 1000 takes more. Half
+# of what the harder level saves is no room before the tables, as it is found
+# in time that it is needed; but so many deviations always are.
+_DEVIATIONS = 3.2
+_HARDER_COUNTS = 0.5
+_LEAST_DEVIATIONS = 2
+
+# The sampled clusters that are compressed harder, too, for that.
+_HARDER = 64
 
 # What a sample has not seen may be there: among nothing but zeros, as if so
-# many more of the sampled clusters were data.
+# many more of the sampled clusters were data; among what shrinks, as if so
+# many more did not.
 _UNSEEN = 9
+_UNSEEN_PLAIN = 0.75
 
 # A disk is slow if it takes longer for so many single clusters. Then each
 # sample is a run of clusters: one seek for eight.
@@ -89,12 +95,15 @@ class Sample:
     :param run: clusters in a run
     :param whole: data clusters of the disk
     :param plain_bytes: the most room that a plain cluster takes
+    :param harder: part of its bytes that a cluster which shrinks takes less if
+        it is compressed harder
     """
 
     runs: 'array.array[int]'
     run: int
     whole: int
     plain_bytes: int = extents.CLUSTER_SIZE
+    harder: float = 0.0
 
     @property
     def clusters(self) -> int:
@@ -112,6 +121,17 @@ class Sample:
         return self.runs.count(0)
 
     @property
+    def plain(self) -> int:
+        """The number of sampled runs that do not shrink."""
+        return self.runs.count(self.plain_bytes * self.run)
+
+    @property
+    def saved(self) -> float:
+        """Bytes that compressing all clusters harder would save."""
+        shrunk = sum(self.runs) - self.plain * self.plain_bytes * self.run
+        return self.harder * shrunk * self.scale
+
+    @property
     def expected(self) -> float:
         """Bytes that all clusters take."""
         return sum(self.runs) * self.scale
@@ -126,12 +146,13 @@ class Sample:
         differences = sum(
             (after - before) ** 2
             for before, after in itertools.pairwise(self.runs)) / 2
-        unseen = (_UNSEEN * (extents.CLUSTER_SIZE * self.run) ** 2 *
-                  self.zeros / len(self.runs))
+        shrunk = len(self.runs) - self.zeros - self.plain
+        unseen = (extents.CLUSTER_SIZE * self.run) ** 2 * (
+            _UNSEEN * self.zeros + _UNSEEN_PLAIN * shrunk) / len(self.runs)
         missed = max(0.0, 1 - 1 / self.scale)
-        fixed = self.zeros + self.runs.count(self.plain_bytes * self.run)
-        return (_DEVIATIONS + fixed / len(self.runs)) * self.scale * math.sqrt(
-            missed * (differences + unseen))
+        deviation = self.scale * math.sqrt(missed * (differences + unseen))
+        return max(_LEAST_DEVIATIONS * deviation,
+                   _DEVIATIONS * deviation - _HARDER_COUNTS * self.saved)
 
     def rest(self) -> list[float]:
         """Bytes that the clusters from each sampled run on take."""
@@ -168,8 +189,9 @@ class Sampler:
             found = Sample(
                 array.array('Q', (sizes[one] for one in sorted(sizes))),
                 run, self._whole, self._settings.plain_bytes)
-            if step == 1 or not _is_coarse(found):
-                return found
+            if step == 1 or not _is_coarse(found, self._settings.codec):
+                return dataclasses.replace(
+                    found, harder=self._harder(sizes, run))
             step //= 2
 
     def _add(self, sizes: dict[int, int], step: int, run: int) -> None:
@@ -186,14 +208,25 @@ class Sampler:
         sizes.update(zip(numbers, self._sizes(
             numbers, run, self._settings.codec), strict=True))
 
+    def _harder(self, sizes: dict[int, int], run: int) -> float:
+        """The part of its bytes that compressing harder saves, see Sample."""
+        plain = self._settings.plain_bytes * run
+        shrunk = [one for one in sorted(sizes) if 0 < sizes[one] < plain]
+        some = shrunk[::-(-len(shrunk) * run // _HARDER) or 1]
+        usual = sum(sizes[one] for one in some)
+        if self._settings.codec is None or not usual:
+            return 0.0
+        harder = sum(self._sizes(some, run, self._settings.codec, 0))
+        return max(0.0, 1 - harder / usual)
+
     def _run(self) -> int:
         """The number of clusters in a sampled run."""
         began = time.monotonic()
         self._sizes(range(0, self._whole, -(-self._whole // _PROBE)), 1, None)
         return _RUN if time.monotonic() - began > _PROBE_SECONDS else 1
 
-    def _sizes(self, numbers: Sequence[int], run: int,
-               codec: str | None) -> 'array.array[int]':
+    def _sizes(self, numbers: Sequence[int], run: int, codec: str | None,
+               harder_from: int | None = None) -> 'array.array[int]':
         """The bytes that each of some runs takes, which are in order."""
         sizes = array.array('Q')
         plain = self._settings.plain_bytes
@@ -205,7 +238,7 @@ class Sampler:
                 else len(content) or plain for content in packed)
 
         with compressor.Compressor(codec, self._settings.threads, give,
-                                   self._check) as packing:
+                                   self._check, harder_from) as packing:
             pipeline.Reader(self._source, packing).run(
                 self._reads(numbers, run))
         return array.array('Q', map(sum, zip(*[iter(sizes)] * run)))
@@ -227,10 +260,13 @@ class Sampler:
                 at += count
 
 
-def _is_coarse(found: Sample) -> bool:
+def _is_coarse(found: Sample, codec: str | None) -> bool:
     """Whether a sample is to be doubled."""
     cost: float = found.clusters
     if found.run == 1:
-        cost -= (1 - _ZEROS_COST) * found.zeros
-    return (found.margin > _MARGIN * found.expected and
-            2 * cost <= max(found.whole // _PART, _LEAST))
+        cheap = (len(found.runs) if codec is None
+                 else found.zeros + found.plain)
+        cost -= (1 - _CHEAP) * cheap
+    return any(found.margin > margin * found.expected and
+               2 * cost <= max(found.whole // part, _LEAST)
+               for margin, part in _MARGINS)

@@ -12,6 +12,7 @@
 
 
 import array
+import dataclasses
 import os
 import threading
 
@@ -41,13 +42,17 @@ def test_rest_is_what_was_sampled_behind():
 
 def test_forecast():
     sizes = [30000, 31000] * 500
-    found = sample.Sample(array.array('Q', sizes), 1, 64 * len(sizes))
+    found = sample.Sample(array.array('Q', sizes), 1, 64 * len(sizes),
+                          harder=0.01)
     room = int(found.expected + found.margin)
     told = packed._Forecast(found, room)
     assert not told.is_tight(0, 0)
     half = found.expected / 2
     assert not told.is_tight(int(half), found.whole // 2)
     assert told.is_tight(int(half + 0.9 * found.margin), found.whole // 2)
+    # Where the harder level saves nothing, it may even take more.
+    useless = packed._Forecast(dataclasses.replace(found, harder=0.0), room)
+    assert not useless.is_tight(int(2 * half), found.whole // 2)
     assert not told.is_hopeless(int(half + 1.1 * found.margin),
                                 found.whole // 2)
     assert told.is_hopeless(int(1.2 * half + found.margin), found.whole // 2)
