@@ -272,7 +272,10 @@ def test_too_few_bytes_are_an_error(code):
         streamed(code)
 
 
-def test_process_that_is_done_and_does_not_end(quick):
+def test_process_that_is_done_and_does_not_end(monkeypatch):
+    # Python may take some seconds to start.
+    monkeypatch.setattr(process, '_SILENT_SECONDS', 5)
+    monkeypatch.setattr(child, '_TERMINATE_SECONDS', 1)
     with pytest.raises(exception.StreamFailed, match='does not end'):
         streamed(WHOLE + 'os.close(1); os.close(2); time.sleep(60)')
 
