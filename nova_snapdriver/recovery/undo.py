@@ -250,7 +250,8 @@ class Undoing:
         if not backup.runs():
             return []
         if guest.stopped_by_io_error():
-            # It was our scratch file that QEMU had no room for.
+            # QEMU had no room for our scratch file. If the disk itself is
+            # full, QEMU tries the write again and pauses it again.
             self._unless_dry(self._record.mark, journal.Mark.PAUSED,
                              guest.run_id())
         self._unless_dry(backup.end)
@@ -326,6 +327,8 @@ class Undoing:
             quiesce.thaw_alone(guest, self._tools.agent_timeout)
         except exception.ThawUnsupported as ex:
             return self._leave(journal.Mark.FROZEN, str(ex))
+        # Who dies here thaws twice, and with that a freeze of somebody else
+        # in between: libvirt does not say whose a freeze is.
         self._record.unmark(journal.Mark.FROZEN)
         return ['thawed the guest']
 
