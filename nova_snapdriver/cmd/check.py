@@ -63,7 +63,7 @@ class _Libvirt:
 
     def __getattr__(self, name: str) -> Any:
         libvirt.registerErrorHandler(lambda context, error: None, None)
-        connection = libvirt.openReadOnly(driver.LibvirtDriver._uri())
+        connection = libvirt.open(driver.LibvirtDriver._uri())
         return getattr(connection, name)
 
 

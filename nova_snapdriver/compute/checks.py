@@ -17,6 +17,7 @@ Nothing is changed.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
 import enum
@@ -32,6 +33,7 @@ from oslo_log import log as logging
 
 from nova_snapdriver.capture import space
 from nova_snapdriver.capture import workspace
+from nova_snapdriver.compute import storage
 from nova_snapdriver import conf
 from nova_snapdriver import host
 from nova_snapdriver.recovery import images
@@ -46,7 +48,8 @@ _APPARMOR_RULES = pathlib.Path('/etc/apparmor.d/local/abstractions/'
                                'libvirt-qemu')
 _SELINUX = pathlib.Path('/sys/fs/selinux/enforce')
 _SELINUX_MODULES = pathlib.Path('/var/lib/selinux')
-_UNITS = ('nova-compute', 'openstack-nova-compute', 'devstack@n-cpu')
+_UNITS = ('nova-compute', 'openstack-nova-compute', 'devstack@n-cpu',
+          'kolla-nova_compute-container')
 _SYSTEMCTL_SECONDS = 10
 _SECONDS = {'h': 3600.0, 'min': 60.0, 's': 1.0, 'ms': 0.001}
 
@@ -225,8 +228,12 @@ def _service_user(connection: Any) -> str | None:
                       '%s' % lacks)
 
 
-def _glance(connection: Any) -> None:
-    images.unbegun('00000000-0000-0000-0000-000000000000')
+def _glance(connection: Any) -> str | None:
+    return storage.glance_lacks()
+
+
+def _ceph(connection: Any) -> str | None:
+    return storage.ceph_lacks()
 
 
 def _codec(connection: Any) -> str | None:
@@ -237,10 +244,18 @@ def _codec(connection: Any) -> str | None:
 
 
 def _limits(connection: Any) -> str | None:
-    if CONF.max_concurrent_snapshots:
-        return None
-    return ('[DEFAULT] max_concurrent_snapshots = 0 lets any number of '
-            'snapshots run at a time, each with a process and scratch space')
+    snapshots, builds = (CONF.max_concurrent_snapshots,
+                         CONF.max_concurrent_builds)
+    if not snapshots:
+        return ('[DEFAULT] max_concurrent_snapshots = 0 lets any number of '
+                'snapshots run at a time, each with a process and scratch '
+                'space')
+    if 0 < builds <= snapshots:
+        return ('with native threads, builds of servers wait for %d snapshots:'
+                ' both share as many threads as the larger limit says. Set '
+                '[DEFAULT] max_concurrent_snapshots below '
+                'max_concurrent_builds' % snapshots)
+    return None
 
 
 def _stop_timeout(connection: Any) -> str | None:
@@ -248,24 +263,34 @@ def _stop_timeout(connection: Any) -> str | None:
     wanted = float(getattr(CONF, 'manager_shutdown_timeout', 0) or 0)
     if given is None or given >= wanted:
         return None
-    return ('systemd kills nova-compute %d s after it is told to stop, and '
+    return ('nova-compute is killed %d s after it is told to stop, and '
             '[DEFAULT] manager_shutdown_timeout is %d s. Set TimeoutStopSec '
-            'of its unit above that' % (given, wanted))
+            "of its unit above that, or Kolla's docker_graceful_timeout" % (
+                given, wanted))
 
 
 def stop_seconds() -> float | None:
-    """How long systemd waits for nova-compute; none if it does not."""
+    """How long nova-compute has to stop; none if for ever, or not known."""
     if shutil.which('systemctl') is None:
         return None
     for unit in _UNITS:
         shown = subprocess.run(
             ['systemctl', 'show', '-p', 'LoadState', '-p', 'TimeoutStopUSec',
-             unit], capture_output=True, text=True,
+             '-p', 'ExecStop', unit], capture_output=True, text=True,
             timeout=_SYSTEMCTL_SECONDS).stdout
-        if 'LoadState=loaded' in shown and 'USec=infinity' not in shown:
-            return sum(float(number) * _SECONDS[unit] for number, unit in
-                       re.findall(r'(\d+)(h|min|ms|s)\b', shown))
+        if 'LoadState=loaded' in shown:
+            return min(_limits_in(shown), default=None)
     return None
+
+
+def _limits_in(shown: str) -> Iterator[float]:
+    """Seconds that a unit has to stop, by systemd and by Docker."""
+    for limit in re.findall(r'TimeoutStopUSec=(.*\d.*)', shown):
+        yield sum(float(number) * _SECONDS[unit] for number, unit in
+                  re.findall(r'(\d+)(h|min|ms|s)\b', limit))
+    # What Kolla-Ansible writes: docker stop nova_compute -t 60
+    for limit in re.findall(r'stop \S+ -t (\d+)', shown):
+        yield float(limit)
 
 
 CHECKS = (
@@ -282,8 +307,9 @@ CHECKS = (
     Check('SELinux', _selinux),
     Check('Compression', _codec, Level.WARNING, logged=True),
     Check('[service_user]', _service_user, Level.WARNING, logged=True),
-    # Not at the start: Glance may be away for long.
+    # Not at the start: Glance and Ceph may be away for long.
     Check('Glance', _glance, Level.WARNING, logged=True),
+    Check('Ceph', _ceph, Level.WARNING, logged=True),
     Check('Limits', _limits, Level.WARNING),
     Check('Stop timeout', _stop_timeout, Level.WARNING),
 )

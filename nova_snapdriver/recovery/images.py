@@ -54,7 +54,7 @@ def unbegun(instance_uuid: str, before: datetime.datetime | None = None
     :param before: those alone that were made before this time
     :raises nova.exception.NovaException: they cannot be seen
     """
-    found = glance.API().get_all(_service_context(), filters={
+    found = glance.API().get_all(service_context(), filters={
         'instance_uuid': instance_uuid})
     return [str(image['id']) for image in found
             if _has_no_data(image) and
@@ -97,7 +97,7 @@ def _delete(image_id: str, instance_uuid: str,
             wanted: Callable[[dict[str, Any]], bool],
             visible: bool = True) -> bool:
     try:
-        context = _service_context()
+        context = service_context()
         api = glance.API()
         found = api.get(context, image_id)
         if (found['properties'].get('instance_uuid') != instance_uuid or
@@ -121,7 +121,7 @@ def exists(entry: journal.Entry) -> bool:
     :raises nova.exception.NovaException: it cannot be seen
     """
     try:
-        glance.API().get(_service_context(), entry.image)
+        glance.API().get(service_context(), entry.image)
     except nova_exception.ImageNotFound:
         _require_visible(entry.image, entry.visible)
         return False
@@ -143,7 +143,7 @@ def is_visible(image_id: str) -> bool:
     Never raises: an image that cannot be asked for is not visible.
     """
     try:
-        glance.API().get(_service_context(), image_id)
+        glance.API().get(service_context(), image_id)
     except Exception as ex:
         LOG.debug('Image %(image)s is not shown to [service_user]: %(error)s',
                   {'image': image_id, 'error': ex})
@@ -167,7 +167,7 @@ def missing_role() -> str | None:
             'shows private images to no other service')
 
 
-def _service_context() -> Any:
+def service_context() -> Any:
     """A context with nova-compute's own token: no user is there any more."""
     auth = compat.service_auth_plugin(_GROUP)
     if auth is None:

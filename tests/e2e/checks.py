@@ -13,10 +13,14 @@
 """What tests of server actions do again and again."""
 
 import itertools
+import json
+import os
 import re
+import subprocess
 
 from lab.observe import inspect
 from lab.observe import measure
+from lab.openstack import config
 from lab.openstack import process
 
 NAME = 'snapdriver-e2e-small'
@@ -24,6 +28,7 @@ BOOT_TIMEOUT = 120
 # What fails to be cleaned up is tried again; and another server's snapshot
 # may still be under way.
 CLEAN_TIMEOUT = 60
+CHECK_TIMEOUT = 120
 _numbers = itertools.count()
 
 
@@ -112,3 +117,20 @@ def restored(server, round_number, console=None):
 
 def qemu_img(*words):
     process.output('qemu-img', *map(str, words), timeout=300)
+
+
+def wrong(lab, *files, **environment):
+    """What "nova-snapdriver check" says is wrong, by the names of checks.
+
+    :param files: of configuration, read after that of nova-compute
+    """
+    words = [word for file in (config.compute_file(lab.settings), *files)
+             for word in ('--config-file', str(file))]
+    done = subprocess.run(
+        [lab.settings.bin('nova-snapdriver'), 'check', '--json', *words],
+        capture_output=True, text=True, timeout=CHECK_TIMEOUT,
+        env=os.environ | environment)
+    assert done.stdout, done.stderr
+    found = json.loads(done.stdout)['checks']
+    assert done.returncode == max(one['result'] for one in found)
+    return {one['check']: one['details'] for one in found if one['result']}

@@ -24,6 +24,7 @@ from lab.openstack import cloud
 from lab.openstack import config
 from lab.openstack import process
 from lab.openstack import stack
+from tests.e2e import checks
 
 # A cluster, restarts and a server: much, before the first test begins.
 pytestmark = pytest.mark.timeout(900)
@@ -161,6 +162,10 @@ class Taken:
             self.lab.cloud.action(self.server.id, STATES[self.state][2])
             self.lab.cloud.wait_server(self.server.id)
         console.wait(measure.BEAT, TIMEOUT)
+
+
+def test_check_finds_nothing_wrong(lab, ceph):
+    assert checks.wrong(lab) == {}
 
 
 @pytest.mark.parametrize('state', STATES)

@@ -16,6 +16,7 @@ import contextlib
 from unittest import mock
 
 from nova import exception as nova_exception
+from nova.image import glance as glance_api
 from nova.storage import rbd_utils
 from nova.virt.libvirt import driver
 from nova.virt.libvirt import imagebackend as nova_backend
@@ -26,6 +27,7 @@ from nova_snapdriver.capture import direct
 from nova_snapdriver.capture import qemunbd
 from nova_snapdriver.capture import quiesce
 from nova_snapdriver.capture import rbd
+from nova_snapdriver.compute import storage
 from nova_snapdriver import exception
 from nova_snapdriver import journal
 from nova_snapdriver.recovery import images as recovery_images
@@ -33,6 +35,8 @@ from nova_snapdriver.recovery import undo
 from tests.functional import clusters
 from tests.functional import domains
 from tests.functional import snapshots
+
+ALL = 'profile rbd pool=vms, profile rbd pool=images'
 
 
 @pytest.fixture(scope='module')
@@ -394,3 +398,53 @@ def test_stopped_server_whose_disk_nova_cannot_reach(snap_driver, glance,
     with stock as taken:
         snapshots.Snapshot(snap_driver, stopped).take()
     taken.assert_called_once()
+
+
+@pytest.fixture
+def caps(ceph, conf):
+    """Sets what Nova's user may do, until the end of the test."""
+    def allow(osd):
+        ceph.command('auth', 'caps', 'client.' + lab_ceph.NOVA,
+                     'mon', 'profile rbd', 'osd', osd)
+
+    conf('images_type', 'rbd', 'libvirt')
+    conf('images_rbd_pool', 'vms', 'libvirt')
+    conf('images_rbd_ceph_conf', str(ceph.conf), 'libvirt')
+    conf('rbd_user', lab_ceph.NOVA, 'libvirt')
+    stored = [{'type': 'file', 'properties': {}}, {
+        'type': 'rbd', 'properties': {'pool': 'images', 'fsid': ceph.fsid}}]
+    with (mock.patch.object(recovery_images, 'service_context'),
+          mock.patch.object(glance_api.GlanceClientWrapper, 'call',
+                            return_value={'stores': stored})):
+        yield allow
+    allow(ALL)
+
+
+@pytest.mark.parametrize('allowed, words', (
+    (ALL, ()),
+    # As Ceph's own documentation gives it to Nova.
+    ('profile rbd pool=vms, profile rbd-read-only pool=images',
+     ('pool images', 'can copy', "osd 'profile rbd pool=images'")),
+    ('allow rw pool=vms, profile rbd pool=images', ('pool vms', 'disks')),
+    ('profile rbd pool=vms', ('pool images', 'can copy'))))
+def test_check_names_the_caps_that_are_missing(caps, allowed, words):
+    caps(allowed)
+    found = storage.ceph_lacks()
+    assert bool(found) == bool(words)
+    assert all(word in found for word in words)
+
+
+def test_check_of_the_pool_that_images_are_written_into(caps, conf):
+    conf('images_type', 'default', 'libvirt')
+    conf('destination', 'rbd', 'snapdriver')
+    conf('rbd_pool', 'images', 'snapdriver')
+    caps('profile rbd pool=vms')
+    assert storage.ceph_lacks().startswith('client.nova in the pool images')
+    conf('rbd_user', lab_ceph.GLANCE, 'snapdriver')
+    assert storage.ceph_lacks() == ''
+
+
+def test_check_leaves_nothing_in_ceph(caps, ceph):
+    before = clusters.images(ceph)
+    assert storage.ceph_lacks() == ''
+    assert clusters.images(ceph) == before

@@ -511,7 +511,7 @@ class Cloud:
                     ('nova.image.glance.API', lambda: self.glance)):
                 patches.enter_context(mock.patch(name, fake))
             patches.enter_context(mock.patch.object(
-                images, '_service_context', lambda: None))
+                images, 'service_context', lambda: None))
             patches.enter_context(mock.patch.object(
                 images, 'missing_role',
                 lambda: 'the role admin' if self.glance.hidden else None))

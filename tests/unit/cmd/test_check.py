@@ -87,7 +87,7 @@ def test_driver_that_is_not_registered(checked):
 
 
 def test_libvirt_that_is_away_is_a_finding(checked):
-    with mock.patch('libvirt.openReadOnly', side_effect=OSError('no socket')):
+    with mock.patch('libvirt.open', side_effect=OSError('no socket')):
         status, out = checked(checks.CHECKS[2])
     assert status == 1
     assert 'no socket' in out

@@ -18,6 +18,8 @@ import tempfile
 from unittest import mock
 
 import nova.conf
+from nova.image import glance
+from nova.storage import rbd_utils
 from oslo_config import fixture as config_fixture
 import pytest
 
@@ -27,13 +29,17 @@ from nova_snapdriver import exception
 from nova_snapdriver import host
 from nova_snapdriver.recovery import images
 from nova_snapdriver.stream import codec
+from nova_snapdriver.transfer import stores
 
 CAPABILITIES = """
 <capabilities><host><secmodel><model>dac</model>
 <baselabel type='qemu'>+%d:+%d</baselabel></secmodel></host></capabilities>"""
 DOMAIN = ("<domainCapabilities><features><backup supported='%s'/></features>"
           "</domainCapabilities>")
-SHOWN = 'LoadState=loaded\nTimeoutStopUSec=%s\n'
+SHOWN = 'LoadState=loaded\nTimeoutStopUSec=%s\nExecStop=%s\n'
+# What systemd says of a unit of Kolla-Ansible's.
+DOCKER = ('{ path=/usr/bin/docker ; argv[]=/usr/bin/docker stop nova_compute '
+          '-t %d ; ignore_errors=no ; start_time=[n/a] }')
 
 
 class Host:
@@ -50,6 +56,10 @@ class Host:
         self.patch(host, 'missing_programs', lambda: [])
         self.patch(images, 'missing_role', lambda: None)
         self.patch(images, 'unbegun', lambda uuid: [])
+        self.patch(images, 'service_context', lambda: None)
+        self.image = {'id': 'i', 'os_hash_algo': 'sha512'}
+        self.patch(glance.API, 'get_all', lambda *_, **__: [self.image])
+        self.patch(stores, 'writable', lambda context: ['fast', 'slow'])
         self.patch(checks, 'stop_seconds', lambda: None)
         for name in ('_APPARMOR', '_SELINUX', '_APPARMOR_RULES',
                      '_SELINUX_MODULES'):
@@ -141,6 +151,19 @@ BROKEN = {
         images, 'missing_role', lambda: 'the role admin')),
     'no Glance': ('Glance', 'refused', lambda of: of.patch(
         images, 'unbegun', raises(exception.UploadFailed(reason='refused')))),
+    'no such store': ('Glance', 'fast, slow', lambda of: of.set(
+        'store', 'fats')),
+    'a hash that is not known here': (
+        'Glance', 'hashing_algorithm', lambda of: of.image.update(
+            os_hash_algo='blake3')),
+    'no hash at all': ('Glance', 'verify = false', lambda of: of.image.update(
+        os_hash_algo=None)),
+    'no librbd': ('Ceph', 'rbd', lambda of: (
+        of.set('images_type', 'rbd', 'libvirt'),
+        of.patch(rbd_utils, 'rbd', None))),
+    'snapshots that builds wait for': (
+        'Limits', 'max_concurrent_builds', lambda of: of.set(
+            'max_concurrent_snapshots', 10, None)),
     'no limit': ('Limits', 'max_concurrent_snapshots', lambda of: of.set(
         'max_concurrent_snapshots', 0, None)),
 }
@@ -157,6 +180,23 @@ def test_what_is_broken_is_found(name, found):
     assert words in found.wrong()[check]
 
 
+def test_builds_without_a_limit_wait_for_nothing(found):
+    found.set('max_concurrent_builds', 0, None)
+    assert found.wrong() == {}
+
+
+@pytest.mark.parametrize('wanted', ('', 'base', 'slow'))
+def test_store_that_glance_has(wanted, found):
+    found.set('store', wanted)
+    assert found.wrong() == {}
+
+
+def test_hash_that_nobody_compares(found):
+    found.image['os_hash_algo'] = None
+    found.set('verify', False)
+    assert found.wrong() == {}
+
+
 def test_directories_that_are_not_there_are_left_to_be_made(found):
     for name in ('scratch_directory', 'journal_directory'):
         os.rmdir(found.path / name)
@@ -164,10 +204,12 @@ def test_directories_that_are_not_there_are_left_to_be_made(found):
     assert not (found.path / 'scratch_directory').exists()
 
 
-@pytest.mark.parametrize('shown, seconds', (
-    ('1min 30s', 90), ('3min', 180), ('infinity', None), ('500ms', 0.5)))
-def test_stop_timeout_of_systemd(shown, seconds):
-    done = mock.Mock(stdout=SHOWN % shown)
+@pytest.mark.parametrize('shown, stop, seconds', (
+    ('1min 30s', '', 90), ('3min', '', 180), ('infinity', '', None),
+    ('500ms', '', 0.5), ('1min 30s', DOCKER % 60, 60),
+    ('infinity', DOCKER % 180, 180)))
+def test_stop_timeout_of_systemd_and_of_kolla(shown, stop, seconds):
+    done = mock.Mock(stdout=SHOWN % (shown, stop))
     with (mock.patch('shutil.which', return_value='/bin/systemctl'),
           mock.patch('subprocess.run', return_value=done)):
         assert checks.stop_seconds() == seconds

@@ -34,7 +34,7 @@ STORED = {'status': 'active', 'size': 3, 'os_hash_algo': 'sha512',
 
 @pytest.fixture
 def api():
-    with (mock.patch.object(images, '_service_context'),
+    with (mock.patch.object(images, 'service_context'),
           mock.patch('nova.image.glance.API', autospec=True) as made):
         yield made.return_value
 
@@ -216,4 +216,4 @@ def test_credentials_that_are_missing():
                            return_value=None):
         assert 'no credentials' in images.missing_role()
         with pytest.raises(exception.UploadFailed, match='no credentials'):
-            images._service_context()
+            images.service_context()
