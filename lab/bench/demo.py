@@ -19,6 +19,7 @@ import os
 import platform
 import statistics
 
+from lab.bench import writes
 from lab import command
 from lab.observe import measure
 from lab.openstack import cloud
@@ -203,7 +204,18 @@ class Demo:
                 f' consistency {last.consistency}\n'
                 f'second server: {verdict} ({self.restored})\n'
                 f'idle gap between two guest writes: {self.idle_gap:.2f} s;'
-                f' medians of {RUNS}:\n\n{self.table()}\n')
+                f' medians of {RUNS}:\n\n{self.table()}\n\n'
+                f'{self._picture()}\n')
+
+    def _picture(self) -> str:
+        """Draw the guest's writes during a typical run of each driver."""
+        return writes.picture({title: typical(runs).writes for title, runs in (
+            ('snapdriver', self.ours), ("Nova's own", self.stock))})
+
+
+def typical(runs: Runs) -> measure.Run:
+    """Return the run in the middle, by its longest gap between writes."""
+    return sorted(runs, key=lambda run: run.write_gap_seconds)[len(runs) // 2]
 
 
 def _median(runs: collections.abc.Iterable[measure.Run],

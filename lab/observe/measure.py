@@ -304,6 +304,11 @@ class Observer(contextlib.ExitStack):
         """Return the seconds between writes, by the guest's clock."""
         return _gaps(beat.uptime for beat in self.beats)
 
+    def writes(self) -> tuple[float, ...]:
+        """Return when each write was seen, from the first one on."""
+        return tuple(round(beat.seen - self.beats[0].seen, 3)
+                     for beat in self.beats)
+
     def host_gap(self) -> float:
         """Return the longest by the host's clock, to SAMPLE_SECONDS.
 
@@ -345,6 +350,8 @@ class Run:
     began_at: float = 0.0
     #: All gaps between the guest's writes, by its clock.
     write_gaps: tuple[float, ...] = ()
+    #: When the guest wrote, by the host's clock, from the first write on.
+    writes: tuple[float, ...] = ()
 
 
 # Requests a snapshot of a server under a name; returns the image's id, and
@@ -449,7 +456,7 @@ def _run(seen: Observer, image: cloud.Json, seconds: float,
         persistent=all(seen.persistent),
         path=image.get('snapdriver_path'),
         consistency=image.get('snapdriver_consistency'),
-        began_at=began_at, write_gaps=seen.gaps())
+        began_at=began_at, write_gaps=seen.gaps(), writes=seen.writes())
 
 
 def put(api: cloud.Cloud, target: Server, name: str,
