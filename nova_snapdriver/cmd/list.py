@@ -26,12 +26,11 @@ import dataclasses
 import json
 import os
 import time
+from typing import Any
 
 import prettytable
-from rich import live as rich_live
-from rich import progress_bar as rich_bar
-from rich import table as rich_table
 
+from nova_snapdriver.cmd import base
 from nova_snapdriver.cmd import conffiles
 from nova_snapdriver.cmd import locally
 from nova_snapdriver import exception
@@ -41,6 +40,7 @@ _HEADINGS = ('STATE', 'INSTANCE', 'IMAGE', 'PATH', 'AGE', 'BYTES', 'PERCENT')
 _RIGHT = ('AGE', 'BYTES', 'PERCENT')
 _WATCH_SECONDS = 1
 _BAR_WIDTH = 20
+_PADDING = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +93,7 @@ def run(args: argparse.Namespace) -> int:
     journals = [one for one in locally.journals(args) if one is not None]
     status = max(map(conffiles.report_unusable, journals))
     if args.watch:
-        with contextlib.suppress(KeyboardInterrupt):
-            _watch(journals)
+        _watch(journals)
         return status
     rows = _all_rows(journals)
     if args.json:
@@ -106,7 +105,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _table(rows: Sequence[Row]) -> str:
     table = prettytable.PrettyTable(_HEADINGS)
-    table.set_style(prettytable.PLAIN_COLUMNS)
+    table.border = False
+    table.left_padding_width, table.right_padding_width = 0, _PADDING
     table.align = 'l'
     for name in _RIGHT:
         table.align[name] = 'r'
@@ -116,20 +116,29 @@ def _table(rows: Sequence[Row]) -> str:
 
 
 def _watch(journals: Sequence[journal.Journal]) -> None:
-    with rich_live.Live(auto_refresh=False) as shown:
+    try:
+        # Late: Nova's own requirements do not bring it.
+        from rich import live as rich_live
+    except ImportError as ex:
+        raise base.CommandError('--watch needs rich: %s' % ex) from ex
+    with (contextlib.suppress(KeyboardInterrupt),
+          rich_live.Live(auto_refresh=False) as shown):
         while True:
             shown.update(_live_table(_all_rows(journals)), refresh=True)
             time.sleep(_WATCH_SECONDS)
 
 
-def _live_table(rows: Sequence[Row]) -> rich_table.Table:
+def _live_table(rows: Sequence[Row]) -> Any:
+    """A table of rich's, with a bar for each snapshot."""
+    from rich import progress_bar
+    from rich import table as rich_table
     table = rich_table.Table(box=None, expand=True)
     for name in _HEADINGS:
         table.add_column(name, justify='right' if name in _RIGHT else 'left',
                          overflow='fold')
     table.add_column('PROGRESS', width=_BAR_WIDTH)
     for row in rows:
-        table.add_row(*row.words, rich_bar.ProgressBar(
+        table.add_row(*row.words, progress_bar.ProgressBar(
             completed=row.percent or 0, width=_BAR_WIDTH))
     return table
 

@@ -115,6 +115,14 @@ def test_watch_looks_again_until_it_is_interrupted(entries, listed):
     assert shown.call_count == 2
 
 
+def test_without_rich_the_table_is_there_all_the_same(entries, listed):
+    abandon(entries)
+    with mock.patch.dict('sys.modules', {'rich': None, 'rich.live': None}):
+        assert len(listed()[1]) == 1
+        with pytest.raises(base.CommandError, match='needs rich'):
+            listed(watch=True)
+
+
 def test_file_that_is_not_whole_is_named(entries, listed):
     with entries.begin(ENTRY) as record:
         record.note_target('/backup/.snapdriver-0.part')
