@@ -269,7 +269,7 @@ class SnapDriver(driver.LibvirtDriver):
             _log_plan(task, way.plan)
         if way.plan.path is plan.Path.REFUSED:
             raise exception.CaptureFailed(reason=way.plan.reason)
-        task.record.note_planned(_with_leftovers(task, way))
+        task.record.note_planned(way.with_leftovers(task.record))
         if way.plan.path is plan.Path.STOCK:
             task.image.remove_labels()
             task.meter.begin(metrics.Phase.UPLOAD)
@@ -438,16 +438,6 @@ def _is_deleted(task: _Task) -> bool:
         LOG.warning('Cannot see whether the server is being deleted: %s', ex,
                     instance=task.instance)
         return False
-
-
-def _with_leftovers(task: _Task, way: planning.Way) -> journal.Planned:
-    """What is to be made, and what a refused way could not remove."""
-    if not task.record.kept:
-        return way.planned
-    left = task.record.planned
-    return dataclasses.replace(
-        way.planned, clone=left.clone,
-        snapshots=(*left.snapshots, *way.planned.snapshots))
 
 
 def _log_plan(task: _Task, chosen: plan.Plan) -> None:

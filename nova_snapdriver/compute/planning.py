@@ -69,6 +69,15 @@ class Way:
             snapshots.append(self.snapshot.url)
         return journal.Planned(path, tuple(snapshots), clone, self.written)
 
+    def with_leftovers(self, record: journal.Record) -> journal.Planned:
+        """What it makes, and what a refused way could not remove."""
+        if not record.kept:
+            return self.planned
+        left = record.planned
+        return dataclasses.replace(
+            self.planned, clone=left.clone,
+            snapshots=(*left.snapshots, *self.planned.snapshots))
+
     def fallback(self) -> 'Way':
         """The way that is planned for a refusal of this one."""
         assert self.plan.fallback is not None
