@@ -60,6 +60,8 @@ def _processes() -> list[Case]:
     return [
         Case('the stream process is killed', 'gone', during=kill_stream,
              quick=True, only_ours=True),
+        Case('the stream process is stopped', 'gone', during=stop_stream,
+             only_ours=True),
         Case('nova-compute is killed in the upload', 'gone',
              during=kill_compute, quick=True),
         Case('libvirtd is killed and started', 'active',
@@ -157,13 +159,22 @@ def wait_at(point: str, scene: cases.Scene) -> None:
 
 
 def kill_stream(scene: cases.Scene) -> None:
+    _signal_stream(scene, signal.SIGKILL)
+
+
+def stop_stream(scene: cases.Scene) -> None:
+    """Stop it for good: the driver gives it up after a minute."""
+    _signal_stream(scene, signal.SIGSTOP)
+
+
+def _signal_stream(scene: cases.Scene, number: signal.Signals) -> None:
     found = processes.matching(
         f'nova_snapdriver.stream --socket {scene.lab.settings.root}')
     if not found:
         raise settings.LabError('there is no stream process')
     for one in found:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(one.pid, signal.SIGKILL)
+            os.kill(one.pid, number)
 
 
 def kill_compute(scene: cases.Scene) -> None:

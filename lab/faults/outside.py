@@ -41,8 +41,8 @@ def _glance_cases() -> list[Case]:
         Case('glance resets', 'active', fault=fault('reset')),
         Case('glance cuts', 'active', fault=fault('cut'), quick=True),
         Case('glance cuts every time', 'gone', fault=fault('cut', times=9)),
-        Case('glance refuses with 413 on the way', 'gone',
-             fault=fault('refuse', status=413, times=9)),
+        Case('glance loses each answer', 'active',
+             fault=fault('lost', times=9)),
         Case('glance answers 503 once', 'active',
              fault=fault('answer', status=503)),
         Case('glance answers 503 every time', 'gone',
@@ -51,6 +51,9 @@ def _glance_cases() -> list[Case]:
                    fault=fault('answer', status=status, times=9),
                    quick=status == 413)
               for status in (401, 403, 409, 410, 413, 415, 500)]
+    found += [Case(f'glance refuses with {status} on the way', 'gone',
+                   fault=fault('refuse', status=status, times=9))
+              for status in (401, 413, 415)]
     lies = {'nothing': 'stores nothing', 'short': 'stores a byte less',
             'flip': 'stores another byte', 'size': 'tells another size',
             'hash': 'tells another hash'}

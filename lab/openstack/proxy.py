@@ -49,6 +49,7 @@ class Fault:
 
     * `slow`: pass on `rate` bytes a second
     * `answer`: read everything and answer `status`
+    * `lost`: pass it on, and end the connection instead of answering
     * `nothing`, `short`, `flip`: store nothing, a byte less, or another byte,
       and answer that all is well
     * `size`, `hash`: show another size or hash of the image afterwards
@@ -220,6 +221,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         try:
             reply = self._ask(upstream, fault)
             content = reply.read()
+            if fault is not None and fault.kind == 'lost':
+                raise _Gone
             if self.command == 'GET' and IMAGE.search(self.path):
                 content = _twisted(content, self.server.lie())
             self._answer(reply.status, content, [

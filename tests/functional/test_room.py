@@ -23,11 +23,13 @@ SIZE, RESERVE, SPOOLS = 256 * MIB, 32 * MIB, 5
 # Between two looks at the file system each may store so much.
 STEP = 4 * MIB
 # A file system of the test's own, that nobody else sees.
-MOUNT = 'mount -t tmpfs -o size="$1" room "$2" && exec "$3" - "$2"'
+MOUNT = 'mount -t tmpfs -o size="$1" room "$2" && exec "$3" - "$2" "$4"'
 PROGRAM = f"""
-import os, sys, threading, time
+import multiprocessing, os, sys, threading, time
 from nova_snapdriver.stream import readahead
-directory = sys.argv[1]
+directory, kind = sys.argv[1:]
+start = getattr(multiprocessing.get_context('fork')
+                if kind == 'Process' else threading, kind)
 ordering, order = os.pipe()
 os.write(order, b'.')
 pipes = [os.pipe() for _ in range({SPOOLS})]
@@ -41,9 +43,12 @@ def fill(pipe):
 def free():
     found = os.statvfs(directory)
     return found.f_bavail * found.f_frsize
-threads = [threading.Thread(target=fill, args=(pipe[1],)) for pipe in pipes]
-for thread in threads:
-    thread.start()
+writers = [start(target=fill, args=(pipe[1],)) for pipe in pipes]
+for writer in writers:
+    writer.start()
+if kind == 'Process':
+    for pipe in pipes:
+        os.close(pipe[1])
 least = before = free()
 unchanged = 0
 while unchanged < 20:
@@ -59,19 +64,21 @@ def drain(pipe, counts):
 counts = []
 drains = [threading.Thread(target=drain, args=(pipe[0], counts))
           for pipe in pipes]
-for thread in drains + threads:
-    thread.ident or thread.start()
-for thread in drains + threads:
-    thread.join()
+for thread in drains:
+    thread.start()
+for one in drains + writers:
+    one.join()
 print(least, free(), *counts)
 """
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason='mounts a file system')
-def test_spools_of_all_leave_half_to_the_guests(tmp_path):
+@pytest.mark.parametrize('kind', ('Thread', 'Process'))
+def test_spools_of_all_leave_half_to_the_guests(kind, tmp_path):
+    """Of one service, or of several and of the command beside them."""
     done = subprocess.run(
         ['unshare', '--mount', 'sh', '-c', MOUNT, 'sh', str(SIZE),
-         str(tmp_path), sys.executable], input=PROGRAM, text=True,
+         str(tmp_path), sys.executable, kind], input=PROGRAM, text=True,
         capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr
     least, last, *counts = map(int, done.stdout.split())

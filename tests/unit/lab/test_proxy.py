@@ -105,6 +105,13 @@ def test_refused_after_everything_was_read(glance, before):
     assert glance.stored == []
 
 
+def test_answer_that_is_lost(glance, before):
+    before.arm(proxy.Fault('lost'))
+    with pytest.raises((OSError, http.client.HTTPException)):
+        put(before, bytes(10))
+    assert glance.stored == [bytes(10)]
+
+
 @pytest.mark.parametrize('kind, stored', [
     ('flip', bytes(9) + b'\1'), ('nothing', None)])
 def test_lies(glance, before, kind, stored):
