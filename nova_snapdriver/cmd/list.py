@@ -38,8 +38,9 @@ from nova_snapdriver import journal
 
 _HEADINGS = ('STATE', 'INSTANCE', 'IMAGE', 'PATH', 'AGE', 'BYTES', 'PERCENT')
 _RIGHT = ('AGE', 'BYTES', 'PERCENT')
+_LONG = ('INSTANCE', 'IMAGE')
 _WATCH_SECONDS = 1
-_BAR_WIDTH = 20
+_BAR_WIDTH = 10
 _PADDING = 2
 
 
@@ -132,10 +133,11 @@ def _live_table(rows: Sequence[Row]) -> Any:
     """A table of rich's, with a bar for each snapshot."""
     from rich import progress_bar
     from rich import table as rich_table
-    table = rich_table.Table(box=None, expand=True)
+    table = rich_table.Table(box=None, expand=True, padding=(0, 1, 0, 0))
     for name in _HEADINGS:
+        # In a narrow terminal the UUIDs take two lines.
         table.add_column(name, justify='right' if name in _RIGHT else 'left',
-                         overflow='fold')
+                         overflow='fold', no_wrap=name not in _LONG)
     table.add_column('PROGRESS', width=_BAR_WIDTH)
     for row in rows:
         table.add_row(*row.words, progress_bar.ProgressBar(
