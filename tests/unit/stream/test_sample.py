@@ -118,3 +118,13 @@ def test_runs_of_a_disk_with_holes(pieces, run, data):
                                  (one.offset + one.length) // CLUSTER)]
     assert read == [cluster for number in numbers for cluster in
                     expected[number * run:(number + 1) * run]]
+
+
+@pytest.mark.parametrize('kind, codec, least', (
+    ('words', 'zstd', 0.01), ('half', 'zstd', 0), ('noise', 'zstd', 0),
+    ('words', None, 0)))
+def test_what_compressing_harder_would_save(kind, codec, least):
+    found = taken(fake_disk.Kinds([kind] * 1200), codec)
+    assert (found.harder > 0) == (least > 0)
+    assert least <= found.harder < 0.5
+    assert found.saved == pytest.approx(found.harder * found.expected)
