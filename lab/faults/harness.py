@@ -172,9 +172,9 @@ class Harness:
         """Start nova-compute where it does not run."""
         self.lab.compute(self._compute)
 
-    def second_up(self) -> None:
+    def second_up(self, shared: bool = True) -> None:
         """Have a second compute host up, with the same options."""
-        self.lab.second_up(self._compute)
+        self.lab.second_up(self._compute, shared)
 
     def boot(self, count: int = SERVERS) -> None:
         """Have so many servers whose guests write."""

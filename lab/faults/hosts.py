@@ -15,6 +15,7 @@
 import collections.abc
 import contextlib
 import functools
+import pathlib
 
 from lab.faults import harness
 from lab.faults import ownership
@@ -46,25 +47,25 @@ def listed() -> list[ownership.Story]:
 
 
 @contextlib.contextmanager
-def _second(found: harness.Harness, host: str = SECOND
+def _second(found: harness.Harness, host: str = SECOND, shared: bool = True
             ) -> collections.abc.Iterator[str]:
     """Have a second host, and an id of a server whose guest runs on a host."""
-    found.second_up()
+    found.second_up(shared)
     try:
         server = found.api.new_server(
             NAME, found.base(), harness.FLAVOR, host=host)
         found.api.wait_server(server)
-        _wait_beat(found, server)
+        _wait_beat(measure.server(found.api, server).console)
         yield server
     finally:
         found.api.clean(NAME, NAME)
         found.lab.second.remove()
 
 
-def _wait_beat(found: harness.Harness, server: str) -> None:
+def _wait_beat(console: pathlib.Path) -> None:
     """Wait until a guest writes, from now on."""
-    console = measure.Console(measure.server(found.api, server).console, True)
-    console.wait(measure.BEAT, measure.BOOT_TIMEOUT)
+    measure.Console(console, from_end=True).wait(
+        measure.BEAT, measure.BOOT_TIMEOUT)
 
 
 def _host(found: harness.Harness, server: str) -> str:
@@ -158,15 +159,19 @@ def shelved(found: harness.Harness) -> list[str]:
 
 
 def migrated_live(found: harness.Harness) -> list[str]:
-    """Migrate a server to the second host, refused while it is captured."""
-    with _second(found, FIRST) as server:
+    """Migrate a server to the second host, refused while it is captured.
+
+    With its disk: libvirt takes a directory that both hosts have for shared
+    only where it is on a network.
+    """
+    with _second(found, FIRST, shared=False) as server:
         migrate = functools.partial(
             found.api.action, server, 'os-migrateLive', host=SECOND,
             block_migration='auto')
         problems = _refused(found, server, migrate)
         migrate()
         _wait_host(found, server, SECOND)
-        _wait_beat(found, server)
+        _wait_beat(found.lab.second.console(server))
         problems += _snapshot_fails(found, server)
         return problems + found.left() + found.lab.second.entries()
 

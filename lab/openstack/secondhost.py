@@ -13,8 +13,9 @@
 """A second compute host on this machine: libvirtd and nova-compute again.
 
 It has mount, pid, ipc and uts namespaces of its own. /run and libvirt's
-directories are its own in there; instances_path and the network are shared
-with the first host. If its first process ends, its guests die with it.
+directories are its own in there; the network is shared with the first host,
+and so is instances_path, if wanted. If its first process ends, its guests die
+with it.
 """
 
 import dataclasses
@@ -35,7 +36,8 @@ UUID = '8f6c5d1e-6d0b-4b55-9d3f-2f7c1a0e5b02'
 #: Options of a host whose guests migrate live to this one.
 LIVE_MIGRATION = (('libvirt', 'live_migration_uri',
                    f'qemu+tcp://%s:{settings.Ports.libvirt_tcp}/system'),)
-# Arguments: its directory, its name, the node that covers /dev/kvm, INIT.
+# Arguments: its directory, its name, the node that covers /dev/kvm, INIT, and
+# what instances_path is if that is not shared.
 SCRIPT = """\
 set -e
 umask 022
@@ -53,6 +55,7 @@ while grep -q ' /sys/fs/cgroup' /proc/mounts; do
     umount -l -R /sys/fs/cgroup || break
 done
 [ ! -e "$2" ] || mount --bind "$2" /dev/kvm
+[ -z "$4" ] || mount --bind "$0/instances" "$4"
 hostname "$1"
 touch /run/snapdriver-lab-2
 exec /usr/bin/python3 -c "$3"
@@ -70,6 +73,7 @@ class Machine(process.Daemon):
     """The namespaces; they, and all in them, end with its process."""
 
     name = 'host-2'
+    shared = True
 
     @property
     def folder(self) -> pathlib.Path:
@@ -84,11 +88,13 @@ class Machine(process.Daemon):
         return ['unshare', '--mount', '--propagation', 'slave', '--pid',
                 '--ipc', '--uts', '--fork', '--kill-child', 'sh', '-c',
                 SCRIPT, str(self.folder), HOST,
-                str(kvm.node(self.settings)), INIT]
+                str(kvm.node(self.settings)), INIT,
+                '' if self.shared else str(self.settings.instances)]
 
     def prepare(self) -> None:
         settings.make_directory(self.folder)
         settings.make_directory(self.folder / 'nova/lock')
+        settings.make_directory(self.folder / 'instances')
 
     def ready(self) -> bool:
         return self.path('run/snapdriver-lab-2').exists()
@@ -182,8 +188,13 @@ class SecondHost:
         self.settings = api.settings
         self.machine = Machine(api.settings)
 
-    def up(self, choice: config.Compute, virt_type: str) -> None:
-        """Have it up with a driver, a mode and options."""
+    def up(self, choice: config.Compute, virt_type: str,
+           shared: bool = True) -> None:
+        """Have it up with a driver, a mode and options.
+
+        :param shared: whether it shares instances_path with the first host
+        """
+        self.machine.shared = shared
         self.machine.ensure()
         _Virtlogd(self.machine, 'virtlogd-2', '/usr/sbin/virtlogd').ensure()
         _Libvirtd(self.machine, 'libvirtd-2', '/usr/sbin/libvirtd',
@@ -220,6 +231,11 @@ class SecondHost:
         """Return the names of its domains that run."""
         return process.output(*self.machine.inside(
             *domain.VIRSH, 'list', '--name')).split()
+
+    def console(self, server: str) -> pathlib.Path:
+        """Return where the console of a server on it is seen from here."""
+        path = self.settings.instances / server / 'console.log'
+        return self.machine.path(str(path.relative_to('/')))
 
     def left(self) -> list[str]:
         """Return the names of all its domains, and its journal's entries."""

@@ -224,9 +224,9 @@ class Stack:
             'cell_v2 discover_hosts --by-service'))
         return note or f'{choice.driver}, {choice.mode}, {choice.user}'
 
-    def second_up(self, choice: config.Compute) -> None:
+    def second_up(self, choice: config.Compute, shared: bool = True) -> None:
         """Have the second compute host up, and known to Nova."""
-        self.second.up(choice, self.guest.virt_type(self.settings))
+        self.second.up(choice, self.guest.virt_type(self.settings), shared)
         self._manage('nova-manage', 'nova/nova.conf',
                      'cell_v2 discover_hosts --by-service')
 
