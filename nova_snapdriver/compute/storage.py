@@ -32,6 +32,8 @@ CONF = nova.conf.CONF
 
 # A server that there is not.
 _NOBODY = '00000000-0000-0000-0000-000000000000'
+# Among them is one that was uploaded.
+_IMAGES = 25
 
 # Of a monitor or an OSD that is away.
 _CEPH_SECONDS = '5'
@@ -55,15 +57,19 @@ def glance_lacks() -> str | None:
 
 
 def _unknown_hash(context: Any) -> str | None:
-    """Look at the newest image: Glance says nowhere else how it hashes."""
+    """Look at the newest images: Glance says nowhere else how it hashes.
+
+    One whose data it has not seen, as Ceph has copied them, has no hash.
+    """
     for image in glance.API().get_all(
-            context, filters={'status': 'active'}, limit=1):
+            context, filters={'status': 'active'}, limit=_IMAGES):
         algorithm = image.get('os_hash_algo')
-        if not hashes.is_known(algorithm):
-            return ('snapshots cannot be verified: image %s has the hash %s, '
-                    'which is not known here. Change hashing_algorithm in '
-                    'glance-api.conf, or set [snapdriver] verify = false' % (
-                        image['id'], algorithm))
+        if algorithm:
+            return None if hashes.is_known(algorithm) else (
+                'snapshots cannot be verified: image %s has the hash %s, '
+                'which is not known here. Change hashing_algorithm in '
+                'glance-api.conf, or set [snapdriver] verify = false' % (
+                    image['id'], algorithm))
     return None
 
 
