@@ -25,6 +25,7 @@ from lab.observe import measure
 from lab.openstack import cloud
 from lab.openstack import config
 from lab.openstack import guest
+from lab.openstack import secondhost
 from lab.openstack import settings
 from lab.openstack import stack
 from lab.openstack import steps
@@ -44,8 +45,9 @@ class Demo:
     #: Once it is booted.
     server: measure.Server
 
-    def __init__(self, lab: stack.Stack) -> None:
+    def __init__(self, lab: stack.Stack, hosts: int = 1) -> None:
         self.lab = lab
+        self.hosts = hosts
         self.api = lab.cloud
         self.folder = lab.settings.root / 'demo'
         self.file = self.folder / 'snapshot.qcow2'
@@ -54,6 +56,8 @@ class Demo:
         self.puts: Runs = []
         self.idle_gap = 0.0
         self.restored = ''
+        #: What a server on the second host says, and one of its snapshot.
+        self.moved: list[str] = []
 
     def plan(self) -> steps.Plan:
         step = steps.Step
@@ -66,7 +70,14 @@ class Demo:
                 step(f'our snapshot {number}', self._ours),
                 step(f'curl {number}', self._put)]
         plan += [
-            step('a second server from the image', self._second),
+            step('a second server from the image', self._second)]
+        if self.hosts > 1:
+            plan += [
+                step('a second compute host',
+                     lambda: self.lab.second_up(config.Compute())),
+                step('a server there, and one here from its snapshot',
+                     self._there)]
+        plan += [
             step("nova-compute with Nova's own driver",
                  lambda: self.lab.compute(config.Compute('stock')))]
         return plan + [step(f'stock snapshot {number}', self._stock)
@@ -78,6 +89,7 @@ class Demo:
             steps.run(self.plan())
         finally:
             self.lab.compute(config.Compute())
+            self.lab.second.remove()
 
     def _clean(self) -> None:
         settings.make_directory(self.folder)
@@ -133,6 +145,19 @@ class Demo:
         self.api.change(second.id, 'pause', 'PAUSED')
         return f'({self.restored})'
 
+    def _there(self) -> str:
+        image = self.ours[-1].image_id
+        for host in (secondhost.HOST, settings.COMPUTE_HOST):
+            server = measure.boot(self.api, f'{NAME}-moved', image,
+                                  stack.FLAVOR, host=host)
+            self.moved.append(restored(server))
+            if host == secondhost.HOST:
+                image = self.api.create_image(server.id, f'{NAME}-moved')
+                self.api.wait_image(image)
+                self.api.wait_server(server.id)
+            self.api.delete_server(server.id)
+        return f'({self.moved[-1]})'
+
     # Results
 
     @property
@@ -141,7 +166,7 @@ class Demo:
 
     @property
     def ok(self) -> bool:
-        return self.second_server_ok and all(
+        return all(map(whole, (self.restored, *self.moved))) and all(
             run.status == 'active' for run in self.ours + self.stock)
 
     def figures(self) -> dict[str, object]:
@@ -249,10 +274,13 @@ def whole(said: str) -> bool:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     command.add_json(parser)
+    parser.add_argument('--hosts', type=int, choices=(1, 2), default=1,
+                        help='with 2, also boot the image on a second compute'
+                             ' host, and a snapshot of that on the first')
 
 
 def run(lab: stack.Stack, args: argparse.Namespace) -> int:
-    demo = Demo(lab)
+    demo = Demo(lab, args.hosts)
     demo.run()
     print(demo.summary())
     command.save(args.json, **demo.figures())

@@ -182,10 +182,10 @@ def server(api: cloud.Cloud, server_id: str) -> Server:
         api.settings.instances / server_id)
 
 
-def boot(api: cloud.Cloud, name: str, image_id: str,
-         flavor: str) -> Server:
+def boot(api: cloud.Cloud, name: str, image_id: str, flavor: str,
+         **options: cloud.Json) -> Server:
     """Create a server and wait until it is active."""
-    server_id = api.new_server(name, image_id, flavor)
+    server_id = api.new_server(name, image_id, flavor, **options)
     api.wait_server(server_id)
     return server(api, server_id)
 
