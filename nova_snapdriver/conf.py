@@ -409,9 +409,13 @@ After that the connection is closed and the upload is retried, up to ``[glance]
 num_retries`` times. Raise it where Glance's store takes long to commit a large
 image.
 
+With ``destination = rbd`` it is also the maximum time for one operation of
+Ceph. After that the image is uploaded to Glance.
+
 Related options:
 
 * ``[glance] num_retries``
+* ``[snapdriver] destination``
 """),
     cfg.IntOpt(
         'progress_interval',

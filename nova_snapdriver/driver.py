@@ -372,8 +372,7 @@ class SnapDriver(driver.LibvirtDriver):
         # Never ended early: if Ceph refuses, the disk is read again.
         source = dataclasses.replace(captured.export, ahead=None)
         request = process.Request(
-            source, way.image_format,
-            snap_rbd.ALGORITHM if CONF.snapdriver.verify else None,
+            source, way.image_format, None,
             limits=process.limits(CONF), target=target)
         try:
             with direct.removed_on_error(

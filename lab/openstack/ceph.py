@@ -237,6 +237,15 @@ class Ceph:
                   '--conf', self.conf)
         self.daemons['osd'].start()
 
+    def make_user(self, name: str, **may: str) -> None:
+        """Have a user with capabilities, and its key in the keyring."""
+        if f'[client.{name}]' in self._keyring.read_text():
+            return
+        entry = self.command('auth', 'get-or-create', f'client.{name}',
+                             *(word for pair in may.items() for word in pair))
+        with open(self._keyring, 'a') as file:
+            file.write(entry)
+
     @property
     def fsid(self) -> str:
         lines = self.conf.read_text().splitlines()

@@ -26,9 +26,9 @@ is read at its own speed: what standard output does not take is kept in a file.
 With ``--captured`` the process reports when it needs the export no more.
 
 With ``--rbd-pool`` and ``--rbd-image`` nothing leaves on standard output: the
-data are written into a new image in Ceph, and read from there again to compare
-their hashes, unless ``--hash none``. ``{"event": "written", …}`` says how far
-that is, and ``{"event": "refused", …}`` or ``{"event": "differs", …}`` at the
+data are written into a new image in Ceph; with ``--rbd-verify`` they are read
+from there again, and compared. ``{"event": "written", …}`` says how far that
+is, and ``{"event": "refused", …}`` or ``{"event": "differs", …}`` at the
 end that Ceph did not take it, or gives something else.
 """
 
@@ -198,14 +198,11 @@ def _store(arguments: stream_arguments.Arguments) -> None:
 def _fill(image: ceph.Image, source: pipeline.Source,
           reads: Iterator[layout.Read],
           arguments: stream_arguments.Arguments) -> None:
-    hashing = arguments.hash != stream_arguments.NO_HASH
-    with ceph.Writer(image, arguments.rbd_stall_timeout, hashing,
-                     _Progress()) as writer:
+    with ceph.Writer(image, arguments.rbd_stall_timeout,
+                     arguments.rbd_verify, _Progress()) as writer:
         pipeline.Reader(source, writer).run(reads)
         writer.finish()
         image.snapshot()
-        if hashing:
-            writer.verify()
 
 
 def main(argv: list[str] | None = None) -> int:

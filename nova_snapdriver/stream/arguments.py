@@ -102,6 +102,9 @@ class Arguments:
     rbd_stall_timeout: typing.Annotated[float, Option(
         'maximum time for an answer of Ceph', 'SECONDS',
         float)] = _STALL_SECONDS
+    rbd_verify: typing.Annotated[bool, Option(
+        'read from Ceph what was written, and compare it',
+        kind=bool)] = False
 
 
 def build(arguments: Arguments) -> list[str]:

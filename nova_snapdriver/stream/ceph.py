@@ -14,7 +14,8 @@
 
 The image is as Glance's own store makes it: of the cluster's default features
 and objects of 8 MiB, with a protected snapshot. Only data are written, in
-pieces that never cross an object, and several at a time.
+pieces that never cross an object, and several at a time. Each is read again
+once Ceph has it, and compared while the next ones are written.
 """
 
 import collections
@@ -23,7 +24,7 @@ from collections.abc import Iterator
 from concurrent import futures
 import contextlib
 import dataclasses
-import hashlib
+import errno
 import queue
 import types
 from typing import Any
@@ -37,13 +38,23 @@ SNAPSHOT = 'snap'
 # Of an object: Glance's rbd_store_chunk_size is 8 MiB.
 _ORDER = 23
 
-# Half of an object, and a power of two. Measured: pieces of 4 MiB are written
-# in two thirds of the time that those of 1 MiB and those of 8 MiB take.
-_PIECE_BYTES = 4 * units.Mi
-_PIECES = 8
+# Never across an object. What is written and what is read again of them is in
+# memory at once.
+_PIECE_BYTES = 2 * units.Mi
+_PIECES = 6
+
+# Half of the reader's buffers: with the others it reads on meanwhile.
+_HELD_BLOCKS = pipeline.BUFFERS // 2
 
 _BLOCK_ZEROS = bytes(pipeline.REQUEST_SIZE)
+# Of a block, to see that it is not zeros without a copy of all of it.
+_HEAD_BYTES = 4 * units.Ki
 _LAYERING = 1
+
+# Options of librados, in whole seconds: for one operation each.
+TIMEOUTS = ('rados_osd_op_timeout', 'rados_mon_op_timeout')
+#: Its Python binding ignores the argument of connect().
+CONNECT_TIMEOUT = 'client_mount_timeout'
 
 
 class Refused(Exception):
@@ -74,15 +85,6 @@ class Place:
     stall_seconds: float
 
 
-@dataclasses.dataclass(frozen=True)
-class _Piece:
-    """What was written; with its hash, if it is to be read again."""
-
-    offset: int
-    length: int
-    digest: bytes
-
-
 class Image:
     """A new image; a context manager that closes it, and never removes it.
 
@@ -101,11 +103,16 @@ class Image:
         with self._refusing(), contextlib.ExitStack() as opened:
             cluster = rados.Rados(rados_id=place.user or None,
                                   conffile=place.conf)
-            # What is written is not written again, and not read from here.
+            # What is compared comes from an OSD, not from here.
             cluster.conf_set('rbd_cache', 'false')
-            cluster.connect(timeout=place.stall_seconds)
+            # By default an operation waits for ever.
+            for name in (*TIMEOUTS, CONNECT_TIMEOUT):
+                cluster.conf_set(name, str(int(place.stall_seconds) or 1))
+            cluster.connect()
             opened.callback(cluster.shutdown)
             self._io = opened.enter_context(cluster.open_ioctx(place.pool))
+            # A full pool is an error, too, and not waited for.
+            self._io.set_osdmap_full_try()
             features = int(cluster.conf_get('rbd_default_features') or 0)
             rbd.RBD().create(self._io, place.image, size, _ORDER,
                              old_format=False,
@@ -119,7 +126,8 @@ class Image:
         try:
             yield
         except self._errors as ex:
-            raise Refused('Ceph, pool %s: %s' % (
+            late = abs(getattr(ex, 'errno', 0) or 0) == errno.ETIMEDOUT
+            raise (Stalled if late else Refused)('Ceph, pool %s: %s' % (
                 self._place.pool, str(ex) or repr(ex))) from ex
 
     def __enter__(self) -> Self:
@@ -139,6 +147,11 @@ class Image:
         with self._refusing():
             self._image.write(content, offset)
 
+    def read(self, offset: int, length: int) -> bytes:
+        """:raises Refused: it cannot be read"""
+        with self._refusing():
+            return bytes(self._image.read(offset, length))
+
     def snapshot(self) -> None:
         """Make the protected snapshot, which servers are cloned from.
 
@@ -149,37 +162,27 @@ class Image:
             self._image.create_snap(SNAPSHOT)
             self._image.protect_snap(SNAPSHOT)
 
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[Callable[[int, int], bytes]]:
-        """Give a function that reads from the snapshot: offset, length.
-
-        :raises Refused: it cannot be opened, and nor can it be read
-        """
-        with self._refusing(), self._rbd.Image(
-                self._io, self._place.image, snapshot=SNAPSHOT,
-                read_only=True) as image:
-            yield image.read
-
 
 class Writer:
     """Takes the blocks of a disk, and writes those that are not zeros.
 
-    :param hashing: keep a hash of each piece, for :meth:`verify`
+    :param verify: read each piece again, and compare it
     :param report: called with the offset up to which all is written
     """
 
-    def __init__(self, image: Image, stall_seconds: float, hashing: bool,
+    def __init__(self, image: Image, stall_seconds: float, verify: bool,
                  report: Callable[[int], None]) -> None:
         self._image = image
         self._stall_seconds = stall_seconds
-        self._hashing = hashing
+        self._verify = verify
         self._report = report
-        self._blocks: list[bytes] = []
+        # Of the next piece: what is gathered, and blocks still in buffers.
+        self._content = b''
+        self._blocks: list[pipeline.Block] = []
         self._begin = self._end = 0
         self._threads = futures.ThreadPoolExecutor(_PIECES)
-        self._pending: collections.deque[futures.Future[_Piece]] = (
+        self._pending: collections.deque[futures.Future[int]] = (
             collections.deque())
-        self._written: list[_Piece] = []
         self.free: pipeline.Buffers = queue.SimpleQueue[memoryview]()
 
     def __enter__(self) -> Self:
@@ -195,18 +198,20 @@ class Writer:
         """Take the next block of the disk.
 
         :raises Refused: an earlier one could not be written
+        :raises Differs: Ceph gives something else than an earlier one
         """
         assert block.buffer is not None
-        content = bytes(block.content)
-        self.free.put(block.buffer)
-        if content == _BLOCK_ZEROS[:len(content)]:
+        if _is_zeros(block.content):
+            self.free.put(block.buffer)
             return
         if (block.offset != self._end or
                 block.offset % _PIECE_BYTES == 0):
             self._submit()
             self._begin = block.offset
-        self._blocks.append(content)
-        self._end = block.offset + len(content)
+        self._blocks.append(block)
+        self._end = block.offset + len(block.content)
+        if len(self._blocks) == _HELD_BLOCKS:
+            self._gather()
 
     def check(self) -> None:
         """Nothing to see: the heartbeat sees a reader that is gone."""
@@ -215,57 +220,50 @@ class Writer:
         """Wait until all is written.
 
         :raises Refused: it is not
+        :raises Differs: Ceph gives something else
         """
         self._submit()
         while self._pending:
             self._collect()
 
+    def _gather(self) -> None:
+        """Copy blocks out of their buffers, which the reader needs."""
+        self._content = b''.join(
+            [self._content, *(block.content for block in self._blocks)])
+        for block in self._blocks:
+            assert block.buffer is not None
+            self.free.put(block.buffer)
+        self._blocks.clear()
+
     def _submit(self) -> None:
-        if not self._blocks:
+        self._gather()
+        if not self._content:
             return
         while len(self._pending) >= _PIECES:
             self._collect()
-        content, self._blocks = b''.join(self._blocks), []
+        content, self._content = self._content, b''
         self._pending.append(self._threads.submit(
             self._write, content, self._begin))
 
-    def _write(self, content: bytes, offset: int) -> _Piece:
+    def _write(self, content: bytes, offset: int) -> int:
+        """Write a piece, and return where it ends."""
         self._image.write(content, offset)
-        return _Piece(offset, len(content), self._hash(content))
-
-    def _hash(self, content: bytes) -> bytes:
-        return hashlib.sha256(content).digest() if self._hashing else b''
+        if self._verify and (
+                self._image.read(offset, len(content)) != content):
+            raise Differs('the pool holds something else than was written, '
+                          'between %d and %d' % (offset,
+                                                 offset + len(content)))
+        return offset + len(content)
 
     def _collect(self) -> None:
-        piece = self._await(self._pending.popleft())
-        if self._hashing:
-            self._written.append(piece)
-        self._report(piece.offset + piece.length)
-
-    def _await(self, future: 'futures.Future[_Piece]') -> _Piece:
         try:
-            return future.result(self._stall_seconds)
+            self._report(self._pending.popleft().result(self._stall_seconds))
         except TimeoutError as ex:
             raise Stalled('Ceph does not answer for %d s' %
                           self._stall_seconds) from ex
 
-    def verify(self) -> None:
-        """Read each piece from the snapshot again, and compare its hash.
 
-        :raises Differs: Ceph gives something else
-        :raises Refused: Ceph does not give it
-        """
-        with self._image.reading() as read:
-            def look(piece: _Piece) -> _Piece:
-                if self._hash(read(piece.offset, piece.length)) != (
-                        piece.digest):
-                    raise Differs('the pool holds something else at %d than '
-                                  'was written' % piece.offset)
-                return piece
-
-            for piece in self._written:
-                if len(self._pending) >= _PIECES:
-                    self._await(self._pending.popleft())
-                self._pending.append(self._threads.submit(look, piece))
-            while self._pending:
-                self._await(self._pending.popleft())
+def _is_zeros(content: memoryview) -> bool:
+    head = content[:_HEAD_BYTES]
+    return (bytes(head) == _BLOCK_ZEROS[:len(head)] and
+            bytes(content) == _BLOCK_ZEROS[:len(content)])

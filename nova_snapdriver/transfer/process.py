@@ -99,6 +99,7 @@ class Target:
     :param user: of Ceph; empty for librados' default
     :param conf: path of ceph.conf; empty for librados' default
     :param stall_timeout: [snapdriver] upload_stall_timeout, seconds
+    :param verify: read what was written, and compare it
     """
 
     fsid: str
@@ -107,6 +108,7 @@ class Target:
     user: str
     conf: str
     stall_timeout: int
+    verify: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +165,7 @@ def _aimed(told: arguments.Arguments,
     return dataclasses.replace(
         told, rbd_pool=target.pool, rbd_image=target.image,
         rbd_user=target.user, rbd_conf=target.conf,
-        rbd_stall_timeout=target.stall_timeout)
+        rbd_stall_timeout=target.stall_timeout, rbd_verify=target.verify)
 
 
 # The child imports this package from the same place, installed or not.

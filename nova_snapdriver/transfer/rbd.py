@@ -32,10 +32,33 @@ from nova_snapdriver.transfer import image as snap_image
 from nova_snapdriver.transfer import process
 from nova_snapdriver.transfer import verify as snap_verify
 
-#: Of the pieces that are read from Ceph again.
-ALGORITHM = 'sha256'
-
 _LOCATION = re.compile('rbd://(?P<cluster>[^/]+)/(?P<pool>[^/]+)/[^/]+/[^/]+')
+
+
+class _Driver(rbd_utils.RBDDriver):
+    """Nova's, with time limits: by default, librados waits for ever.
+
+    :param seconds: for one operation
+    """
+
+    def __init__(self, pool: str, user: str | None, ceph_conf: str | None,
+                 seconds: int) -> None:
+        super().__init__(pool, user, ceph_conf)
+        self._seconds = seconds
+
+    def _connect_to_rados(self, pool: str | None = None) -> tuple[Any, Any]:
+        rados: Any = rbd_utils.rados
+        client = rados.Rados(rados_id=self.rbd_user, conffile=self.ceph_conf)
+        try:
+            for name in ceph.TIMEOUTS:
+                client.conf_set(name, str(self._seconds))
+            client.conf_set(ceph.CONNECT_TIMEOUT,
+                            str(max(self.rbd_connect_timeout, 1)))
+            client.connect()
+            return client, client.open_ioctx(pool or self.pool)
+        except rados.Error:
+            client.shutdown()
+            raise
 
 
 def driver(conf: Any, pool: str) -> Any:
@@ -44,8 +67,8 @@ def driver(conf: Any, pool: str) -> Any:
     :raises RuntimeError: this host has no librbd for Python
     """
     group = conf.snapdriver
-    return rbd_utils.RBDDriver(pool, group.rbd_user or None,
-                               group.rbd_ceph_conf or None)
+    return _Driver(pool, group.rbd_user or None, group.rbd_ceph_conf or None,
+                   group.upload_stall_timeout)
 
 
 def locate(conf: Any, context: Any, api: Any, base_image: str,
@@ -73,7 +96,8 @@ def locate(conf: Any, context: Any, api: Any, base_image: str,
                    'cluster %s, and this host reaches %s' % (expected, fsid))
     return process.Target(fsid, pool, image_id, found.rbd_user or '',
                           found.ceph_conf or '',
-                          conf.snapdriver.upload_stall_timeout)
+                          conf.snapdriver.upload_stall_timeout,
+                          conf.snapdriver.verify)
 
 
 def _place(image: dict[str, Any]) -> tuple[str, str]:

@@ -14,12 +14,15 @@
 
 import contextlib
 import json
+import os
+import signal
 from unittest import mock
 
 from nova import exception as nova_exception
 import pytest
 
 from lab.openstack import ceph as lab_ceph
+from lab.openstack import process as lab_process
 from nova_snapdriver.capture import direct
 from nova_snapdriver import exception
 from nova_snapdriver import journal
@@ -32,6 +35,10 @@ from tests.functional import snapshots
 
 SIZE = 64 << 20
 OBJECT = 8 << 20
+# Users of Ceph that may do too little in the pool.
+MAY = {'reader': 'profile rbd-read-only pool=images',
+       # To protect a snapshot is a method of a class in the OSD.
+       'writer': 'allow rw pool=images'}
 
 
 @pytest.fixture(scope='module')
@@ -143,11 +150,14 @@ def test_image_that_is_to_be_qcow2_is_uploaded(snap_driver, glance, store,
 
 
 @pytest.mark.parametrize('fault', ('Glance', 'user', 'pool', 'cluster',
-                                   'no pool'))
+                                   'no pool', *MAY))
 def test_refusal(fault, snap_driver, glance, store, guest, conf, area):
     """The same state of the disk is uploaded."""
     if fault == 'Glance':
         glance.location_fault = 403
+    elif fault in MAY:
+        store.make_user(fault, mon='profile rbd', osd=MAY[fault])
+        conf('rbd_user', fault, 'snapdriver')
     else:
         name, value = {'user': ('rbd_user', 'nobody'),
                        'pool': ('rbd_pool', 'elsewhere'),
@@ -159,10 +169,71 @@ def test_refusal(fault, snap_driver, glance, store, guest, conf, area):
     snapshots.assert_clean(guest, area)
 
 
+def test_full_pool(snap_driver, glance, store, guest, area):
+    """It is not waited for until there is room."""
+    with full(store):
+        take(snap_driver, guest)
+        assert_uploaded(glance, store)
+    snapshots.assert_clean(guest, area)
+
+
+@contextlib.contextmanager
+def full(ceph):
+    def is_full():
+        return 'POOL_FULL' in ceph.command('health', 'detail')
+
+    def quota(objects):
+        ceph.command('osd', 'pool', 'set-quota', 'images', 'max_objects',
+                     str(objects))
+
+    quota(1)
+    try:
+        lab_process.wait_for('a full pool', is_full, 60)
+        yield
+    finally:
+        quota(0)
+        lab_process.wait_for('room in the pool', lambda: not is_full(), 60)
+
+
+def test_ceph_that_does_not_answer(snap_driver, glance, store, guest, conf,
+                                   area):
+    """It is not waited for, and a recovery removes what is there."""
+    conf('upload_stall_timeout', 10, 'snapdriver')
+    # Until it takes a writer that has not closed its image for gone.
+    store.command('config', 'set', 'osd', 'osd_client_watch_timeout', '5')
+    osd = store.daemons['osd'].record().pid
+    try:
+        with mock.patch.object(process.Request, 'command',
+                               changed(STOPS_OSD % osd)):
+            take(snap_driver, guest)
+    finally:
+        os.kill(osd, signal.SIGCONT)
+    assert glance.image['status'] == 'active'
+    assert glance.location is None
+    guest.assert_untouched()
+    clusters.recover(snap_driver, False)
+    assert clusters.images(store) == [clusters.BASE]
+
+
+# The OSD stops once the image is there.
+STOPS_OSD = """
+import os, signal, sys
+from nova_snapdriver.stream import ceph
+real = ceph.Image.write
+def write(self, content, offset):
+    os.kill(%d, signal.SIGSTOP)
+    real(self, content, offset)
+ceph.Image.write = write
+from nova_snapdriver.stream import __main__ as program
+status = program.main()
+os._exit(status)
+"""
+
+
 def test_store_that_gives_something_else(snap_driver, glance, store, guest,
                                          area):
     """Bits that are flipped in the pool are seen before Glance is told."""
-    with mock.patch.object(process.Request, 'command', flipped()):
+    with mock.patch.object(process.Request, 'command', changed(FLIPPED)):
         with pytest.raises(exception.VerifyFailed):
             take(snap_driver, guest)
     assert glance.deleted
@@ -173,31 +244,27 @@ def test_store_that_gives_something_else(snap_driver, glance, store, guest,
 
 # What the pool gives has one bit flipped.
 FLIPPED = """
-import contextlib, runpy
 from nova_snapdriver.stream import ceph
-real = ceph.Image.reading
-@contextlib.contextmanager
-def reading(self):
-    with real(self) as read:
-        def flip(offset, length):
-            content = bytearray(read(offset, length))
-            content[-1] ^= 1
-            return bytes(content)
-        yield flip
-ceph.Image.reading = reading
+real = ceph.Image.read
+def read(self, offset, length):
+    content = bytearray(real(self, offset, length))
+    content[-1] ^= 1
+    return bytes(content)
+ceph.Image.read = read
 import sys
 from nova_snapdriver.stream import __main__ as program
 sys.exit(program.main())
 """
 
 
-def flipped():
+def changed(code):
+    """The command of a stream process that does something else."""
     real = process.Request.command
 
     def command(request):
         words = real(request)
         at = words.index('-m')
-        return [*words[:at], '-c', FLIPPED, *words[at + 2:]]
+        return [*words[:at], '-c', code, *words[at + 2:]]
 
     return command
 

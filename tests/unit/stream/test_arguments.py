@@ -32,6 +32,7 @@ VALUES = {
     **dict.fromkeys(('rbd_pool', 'rbd_image', 'rbd_user', 'rbd_conf'),
                     strategies.just('') | TEXTS),
     'rbd_stall_timeout': strategies.floats(0, 1e9),
+    'rbd_verify': strategies.booleans(),
 }
 LEAST = arguments.Arguments(socket='/nbd', format='raw')
 

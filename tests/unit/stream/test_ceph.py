@@ -12,8 +12,8 @@
 
 """What is written into Ceph, and in which pieces. Ceph is a stand-in."""
 
-import contextlib
 import threading
+import tracemalloc
 
 import pytest
 
@@ -22,7 +22,7 @@ from nova_snapdriver.stream import pipeline
 from oslo_utils import units
 
 STEP = pipeline.REQUEST_SIZE
-PIECE = 4 * units.Mi
+PIECE = 2 * units.Mi
 
 
 class Image:
@@ -40,9 +40,8 @@ class Image:
             raise self.error
         self.pieces[offset] = content
 
-    @contextlib.contextmanager
-    def reading(self):
-        yield lambda offset, length: self.pieces[offset][:length]
+    def read(self, offset, length):
+        return self.pieces[offset][:length]
 
 
 @pytest.fixture
@@ -59,15 +58,13 @@ def put(writer, offset, content):
                                   offset + at))
 
 
-def written(image, ranges, hashing=True, seconds=60, said=None):
-    writer = ceph.Writer(image, seconds, hashing,
+def written(image, ranges, verify=True, seconds=60, said=None):
+    writer = ceph.Writer(image, seconds, verify,
                          (said if said is not None else []).append)
     with writer:
         for offset, content in ranges:
             put(writer, offset, content)
         writer.finish()
-        if hashing:
-            writer.verify()
     return {offset: len(one) for offset, one in image.pieces.items()}
 
 
@@ -105,14 +102,52 @@ def test_all_of_it_is_read_again(image):
             content = image.pieces[offset]
             return content[:-1] + b'z' if offset == bad else content
 
-        image.reading = lambda: contextlib.nullcontext(flipped)
-        with pytest.raises(ceph.Differs, match='at %d than' % (at * PIECE)):
+        image.read = flipped
+        with pytest.raises(ceph.Differs, match='between %d' % (at * PIECE)):
             written(image, [(0, b'x' * (20 * PIECE))])
 
 
-def test_without_hash_nothing_is_kept(image):
-    image.reading = None
-    assert written(image, [(0, b'x' * STEP)], hashing=False) == {0: STEP}
+def test_nothing_is_read_without_verify(image):
+    image.read = None
+    assert written(image, [(0, b'x' * STEP)], verify=False) == {0: STEP}
+
+
+def test_small_extents_do_not_hold_all_buffers(image):
+    """The reader has 16: with each of them in a piece it would not go on."""
+    writer = ceph.Writer(image, 60, True, lambda done: None)
+    for _ in range(pipeline.BUFFERS):
+        writer.free.put(memoryview(bytearray(STEP)))
+    with writer:
+        for number in range(100):
+            buffer = writer.free.get(False)
+            buffer[:512] = bytes([number + 1]) * 512
+            writer.put(pipeline.Block(buffer[:512], 1, buffer, number * 512))
+        writer.finish()
+    assert image.pieces == {0: b''.join(
+        bytes([number + 1]) * 512 for number in range(100))}
+
+
+class Forgetful:
+    """Takes everything, and keeps nothing."""
+
+    def write(self, content, offset):
+        pass
+
+
+def test_memory_does_not_grow_with_the_disk():
+    writer = ceph.Writer(Forgetful(), 60, False, lambda done: None)
+    buffer = memoryview(bytearray(b'x' * STEP))
+    tracemalloc.start()
+    try:
+        with writer:
+            for offset in range(0, 64 * units.Gi, 32 * units.Mi):
+                writer.put(pipeline.Block(buffer, 1, buffer, offset))
+            writer.finish()
+            now, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert now < units.Mi
+    assert most < 16 * units.Mi
 
 
 def test_refused_write_ends_it(image):

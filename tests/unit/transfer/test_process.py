@@ -61,12 +61,12 @@ def test_request_with_all_there_is(tmp_path):
 
 def test_request_of_an_image_in_ceph():
     request = dataclasses.replace(
-        PLAIN, algorithm='sha256', target=process.Target(
-            'fsid', 'images', 'uuid', 'glance', '/ceph.conf', 300))
+        PLAIN, algorithm=None, target=process.Target(
+            'fsid', 'images', 'uuid', 'glance', '/ceph.conf', 300, True))
     assert parsed(request) == arguments.Arguments(
-        socket='/nbd', export='vda', format='raw', hash='sha256',
+        socket='/nbd', export='vda', format='raw', hash='none',
         rbd_pool='images', rbd_image='uuid', rbd_user='glance',
-        rbd_conf='/ceph.conf', rbd_stall_timeout=300)
+        rbd_conf='/ceph.conf', rbd_stall_timeout=300, rbd_verify=True)
 
 
 SAYS = """
