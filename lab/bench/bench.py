@@ -23,6 +23,7 @@ import platform
 import shutil
 import time
 
+from lab.bench import cephways
 from lab.bench import contenders
 from lab.bench import disks
 from lab.bench import figures
@@ -85,7 +86,7 @@ class Bench:
 
     def wanted(self, disk: disks.Disk) -> list[str]:
         """Return the contenders for a disk, in the order of their runs."""
-        return [name for name in contenders.CONTENDERS
+        return [name for name in cephways.ALL
                 if name in disk.contenders and (not self.words or any(
                     word in f'{name} {disk.name}' for word in self.words))]
 
@@ -108,6 +109,7 @@ class Bench:
     def _disk_plan(self, disk: disks.Disk) -> steps.Plan:
         step = steps.Step
         plan: steps.Plan = [
+            step('Glance', functools.partial(self._glance, disk)),
             step(f'{disk.name}: a server with it',
                  functools.partial(self._boot, disk))]
         if disk.busy:
@@ -132,12 +134,15 @@ class Bench:
         finally:
             self._clean()
             self.lab.compute(config.Compute())
+            if any(disk.ceph for disk in self.disks):
+                self.lab.images(config.Images())
+                self.lab.ceph.stop()
 
     def _check_space(self) -> None:
         settings.make_directory(self.folder)
         free = shutil.disk_usage(self.folder).free
         needed = COPIES * max(self.grows_to * disks.MI,
-                              *(disk.bytes for disk in self.disks))
+                              *(disk.data_bytes for disk in self.disks))
         if free < needed:
             raise settings.LabError(
                 f'{self.folder} has {free >> 30} GiB left, and this needs'
@@ -154,6 +159,14 @@ class Bench:
 
     # Steps
 
+    def _glance(self, disk: disks.Disk) -> str:
+        """Have Glance keep new images where they are to be."""
+        # It stays in a file: a Glance without Ceph has to remove it.
+        self._small_image(disk.disk_format)
+        stores = ('rbd', 'file') if disk.ceph else ('file',)
+        self.lab.images(config.Images(stores))
+        return f'images in {stores[0]}'
+
     def _boot(self, disk: disks.Disk) -> None:
         """Boot a server, and replace its disk by this one."""
         template = disks.build(disk, self.lab.settings, self.folder,
@@ -166,7 +179,7 @@ class Bench:
             server = dataclasses.replace(server, writes=False)
         self.subject = contenders.Subject(
             self.lab, disk.name, disk.disk_format, server, template,
-            self.folder)
+            self.folder, 'raw' if disk.ceph else 'qcow2', disk.bytes)
 
     def _boot_copy(self, number: int, disk: disks.Disk,
                    template: pathlib.Path) -> measure.Server:
@@ -180,11 +193,14 @@ class Bench:
 
     def _server(self, disk_format: str, number: int) -> measure.Server:
         """Create a small server; its disk will be replaced."""
-        # Nova caches an image as the options said when it came first.
-        image = self.lab.small_image(
-            f'{stack.IMAGE}-bench-{disk_format}-{self.lab.guest.version()}')
-        return measure.boot(self.api, f'{contenders.NAME}-{number}', image,
+        return measure.boot(self.api, f'{contenders.NAME}-{number}',
+                            self._small_image(disk_format),
                             stack.SMALL_FLAVOR)
+
+    def _small_image(self, disk_format: str) -> str:
+        # Nova caches an image as the options said when it came first.
+        return self.lab.small_image(
+            f'{stack.IMAGE}-bench-{disk_format}-{self.lab.guest.version()}')
 
     def _paused(self, disk_format: str) -> str:
         """Create a server that uses no CPU; return its id."""
@@ -221,7 +237,7 @@ class Bench:
 
     def _take(self, name: str, number: int) -> str:
         """Take one run; if it fails, that is a row, too."""
-        contender = contenders.CONTENDERS[name]
+        contender = cephways.ALL[name]
         row = figures.Row(self.subject.disk, name, number)
         missing = contender.missing(self.lab)
         if missing:
@@ -311,6 +327,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     size.add_argument('--quick', action='store_true',
                       help='one small disk, once: about a minute')
     size.add_argument('--full', action='store_true', help='more disks')
+    size.add_argument('--ceph', action='store_true',
+                      help='raw images into Ceph, by each way')
     parser.add_argument('--mib', type=int, metavar='N',
                         help='of data on each disk, instead of its own')
     parser.add_argument('--scaling', nargs='*', metavar='AXIS',
@@ -323,7 +341,8 @@ def _chosen(args: argparse.Namespace
             ) -> collections.abc.Sequence[disks.Disk]:
     if args.quick:
         return disks.QUICK
-    chosen = disks.FULL if args.full else disks.DEFAULT
+    chosen = (disks.CEPH if args.ceph else
+              disks.FULL if args.full else disks.DEFAULT)
     return [dataclasses.replace(disk, mib=args.mib or disk.mib)
             for disk in chosen]
 

@@ -36,7 +36,6 @@ START_TIMEOUT = 30.0
 COMMAND_TIMEOUT = 1800.0
 # Of raw disks, too, so that contenders can be compared, and compress.
 FORMAT = ('libvirt', 'snapshot_image_format', 'qcow2')
-IMAGE_FORMAT = 'qcow2'
 HAS_COMPRESSION = (
     'from nova_snapdriver import conf\n'
     "print(any(option.name == 'compression' for option in conf.OPTS))")
@@ -53,11 +52,21 @@ class Subject:
     #: A copy from before the server wrote.
     template: pathlib.Path
     folder: pathlib.Path
+    image_format: str = 'qcow2'
+    #: Virtual size.
+    bytes: int = 0
 
     @property
     def finished(self) -> pathlib.Path:
         """Return the image that `curl` uploads: our first plain one."""
-        return self.folder / 'finished.qcow2'
+        return self.folder / f'finished.{self.image_format}'
+
+    def finish(self) -> pathlib.Path:
+        """Return it; make it of the template if it is not there."""
+        if not self.finished.exists():
+            convert(self.template, self.disk_format, self.finished,
+                    self.image_format)
+        return self.finished
 
     @property
     def log(self) -> pathlib.Path:
@@ -83,7 +92,7 @@ class Contender:
     missing: collections.abc.Callable[[stack.Stack], str] = lambda lab: ''
 
 
-def _snapshot(marks: tuple[phases.Mark, ...]) -> Take:
+def snapshot(marks: tuple[phases.Mark, ...]) -> Take:
     def take(subject: Subject, row: figures.Row) -> figures.Row:
         api = subject.lab.cloud
         said = measure.Said(subject.lab.settings.log('nova-compute'))
@@ -118,11 +127,9 @@ def _watched(row: figures.Row, run: measure.Run, used: usage.Monitor,
     return figures.with_gaps(row, run.write_gaps)
 
 
-def _curl(subject: Subject, row: figures.Row) -> figures.Row:
+def curl(subject: Subject, row: figures.Row) -> figures.Row:
     """Upload a finished file: the floor."""
-    if not subject.finished.exists():
-        _convert(subject.template, subject.disk_format, subject.finished)
-    run, used, cpu = _put(subject, row.contender, subject.finished)
+    run, used, cpu = _put(subject, row.contender, subject.finish())
     row = _watched(row, run, used, run.began_at + run.seconds)
     # It has its file already.
     row = dataclasses.replace(row, staging_peak_bytes=None, staged_bytes=None,
@@ -135,7 +142,7 @@ def _put(subject: Subject, name: str, path: pathlib.Path
     before = _children_cpu()
     with subject.monitor() as used:
         run = measure.put(subject.lab.cloud, subject.server,
-                          f'{NAME}-{name}', path)
+                          f'{NAME}-{name}', path, subject.image_format)
     return run, used, _children_cpu() - before
 
 
@@ -149,12 +156,13 @@ def _children_cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _convert(source: pathlib.Path, disk_format: str,
-             target: pathlib.Path) -> None:
+def convert(source: pathlib.Path, disk_format: str, target: pathlib.Path,
+            image_format: str) -> None:
+    """Convert a disk, which may be in use, to a file."""
     # -U: QEMU has it open. The guest writes meanwhile, and the image is of no
     # instant; only the time counts.
     process.output('qemu-img', 'convert', '-U', '-f', disk_format, '-O',
-                   IMAGE_FORMAT, source, target,
+                   image_format, source, target,
                    timeout=COMMAND_TIMEOUT)
 
 
@@ -165,7 +173,8 @@ def _convert_and_curl(subject: Subject, row: figures.Row) -> figures.Row:
     before, began = _children_cpu(), time.monotonic()
     try:
         with subject.monitor() as copying, _observed(subject) as seen:
-            _convert(subject.server.disk, subject.disk_format, file)
+            convert(subject.server.disk, subject.disk_format, file,
+                    subject.image_format)
         took = round(time.monotonic() - began, 2)
         cpu = _children_cpu() - before
         run, used, more = _put(subject, row.contender, file)
@@ -205,7 +214,7 @@ def _capture_alone(subject: Subject, row: figures.Row) -> figures.Row:
         staged = measure.allocated(target)
     finally:
         shutil.rmtree(target, ignore_errors=True)
-    row = _timed(row, took)
+    row = timed(row, took)
     row = dataclasses.replace(
         row, staging_peak_bytes=staged, staged_bytes=staged,
         bytes_read=used.bytes_read, cpu_seconds={
@@ -214,7 +223,7 @@ def _capture_alone(subject: Subject, row: figures.Row) -> figures.Row:
     return figures.with_gaps(row, seen.gaps())
 
 
-def _timed(row: figures.Row, took: usage.Timed) -> figures.Row:
+def timed(row: figures.Row, took: usage.Timed) -> figures.Row:
     return dataclasses.replace(
         row, seconds=took.seconds, memory_peak_bytes=took.memory_peak,
         phases={'read': took.seconds},
@@ -227,7 +236,7 @@ def _reading(command: Command) -> Take:
         measure.settle([subject.template])
         with exported(subject.template, subject.disk_format,
                       subject.folder) as socket:
-            return _timed(row, usage.timed(subject.log, *command(
+            return timed(row, usage.timed(subject.log, *command(
                 subject.lab.settings, socket)))
 
     return take
@@ -255,7 +264,7 @@ def exported(path: pathlib.Path, disk_format: str,
 def stream(conf: settings.Settings, socket: str) -> list[str]:
     """Return our reader's command; without hashes, as nbdcopy."""
     return [conf.bin('python'), '-P', '-m', 'nova_snapdriver.stream',
-            '--socket', socket, '--format', IMAGE_FORMAT, '--hash', 'none']
+            '--socket', socket, '--format', 'qcow2', '--hash', 'none']
 
 
 def _nbdcopy(conf: settings.Settings, socket: str) -> list[str]:
@@ -276,16 +285,16 @@ def _no_virtnbdbackup(lab: stack.Stack) -> str:
 
 def _ours(title: str, compression: str | None = None) -> Contender:
     if compression is None:
-        return Contender(title, _snapshot(phases.OURS),
+        return Contender(title, snapshot(phases.OURS),
                          config.Compute(options=(FORMAT,)))
     option = ('snapdriver', 'compression', compression)
-    return Contender(title, _snapshot(phases.OURS),
+    return Contender(title, snapshot(phases.OURS),
                      config.Compute(options=(FORMAT, option)),
                      _no_compression)
 
 
 def _stock(title: str, *options: tuple[str, str, str]) -> Contender:
-    return Contender(title, _snapshot(phases.STOCK), config.Compute(
+    return Contender(title, snapshot(phases.STOCK), config.Compute(
         'stock', options=(FORMAT, *options)))
 
 
@@ -294,7 +303,7 @@ CONTENDERS: dict[str, Contender] = {
     'plain': _ours('snapdriver'),
     'zstd': _ours('snapdriver, zstd', 'zstd'),
     'zlib': _ours('snapdriver, zlib', 'zlib'),
-    'curl': Contender('curl, finished file', _curl),
+    'curl': Contender('curl, finished file', curl),
     'convert': Contender('qemu-img convert, curl', _convert_and_curl),
     'read': Contender('snapdriver, reading alone', _reading(stream)),
     'nbdcopy': Contender('nbdcopy, reading alone', _reading(_nbdcopy)),

@@ -41,6 +41,9 @@ PLAIN = ('plain', 'zstd', 'curl', 'convert', 'stock')
 READING = ('read', 'nbdcopy', 'virtnbdbackup')
 COMPRESSED = ('plain', 'zstd', 'zlib', 'curl', 'convert', 'stock',
               'stock-compressed')
+# Into Ceph; the latter read or send the zeros, too.
+DATA_ALONE = ('ceph-direct', 'ceph-write', 'ceph-convert')
+ALL_ZEROS = ('ceph-import', 'ceph-glance', 'ceph-curl', 'ceph-stock')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,17 +60,28 @@ class Disk:
     runs: int = 100
     #: Its guest runs and writes all the time; otherwise it is paused.
     busy: bool = True
+    #: Of the virtual size; 0 for no more than the data need.
+    gib: int = 0
+    #: The images are raw, and in Ceph.
+    ceph: bool = False
 
     @property
     def name(self) -> str:
         size = (f'{self.mib // 1024} GiB' if self.mib >= 1024
                 else f'{self.mib} MiB')
         return (f'{self.kind} {self.disk_format} {size}'
+                + (f' in {self.gib} GiB' if self.gib else '')
+                + (', into Ceph' if self.ceph else '')
                 + ('' if self.busy else figures.PAUSED))
 
     @property
     def bytes(self) -> int:
         """Return the size that the guest sees."""
+        return self.gib << 30 or self.data_bytes
+
+    @property
+    def data_bytes(self) -> int:
+        """Return the size up to the end of the data."""
         spread = (STRIDE_BYTES // EXTENT_BYTES if self.kind == 'sparse'
                   else 1)
         return guest.SMALL_DISK_BYTES + self.mib * MI * spread
@@ -86,6 +100,10 @@ FULL = (
     Disk('random', 'raw', 1024, PLAIN + READING),
     Disk('tree', 'qcow2', 1024, COMPRESSED),
     Disk('random', 'qcow2', 4096, PLAIN + READING))
+CEPH = (
+    Disk('random', 'qcow2', 1024, DATA_ALONE + ALL_ZEROS, gib=10, ceph=True),
+    # With its zeros, an image of this takes ten minutes.
+    Disk('random', 'qcow2', 1024, DATA_ALONE, gib=100, ceph=True))
 
 
 def build(disk: Disk, conf: settings.Settings, folder: pathlib.Path,

@@ -113,6 +113,11 @@ def first(rows: Rows, kind: str, busy: bool = True) -> str | None:
                  and name.endswith(PAUSED) != busy), None)
 
 
+def having(rows: Rows, contender: str) -> list[str]:
+    """Return the disks that a contender was run on, in order."""
+    return disks([row for row in rows if row.contender == contender])
+
+
 def quotient(one: float | None, other: float | None) -> float | None:
     return round(one / other, 3) if one is not None and other else None
 
@@ -155,9 +160,29 @@ def ratios(rows: Rows) -> dict[str, float | None]:
         'zlib_vs_stock_compressed': _seconds(rows, tree, 'zlib',
                                              'stock-compressed'),
         'read_vs_nbdcopy': _seconds(rows, random, 'nbdcopy', 'read'),
+        **_into_ceph(rows),
         'staging_bytes': _most(rows, 'staged_bytes', OURS),
         'peak_memory_bytes': _most(rows, 'memory_peak_bytes', OURS),
         'guest_gap_p99_vs_idle': gaps}
+
+
+def _into_ceph(rows: Rows) -> dict[str, float | None]:
+    """Return the ratios of raw images in Ceph; none without these."""
+    names = having(rows, 'ceph-direct')
+    if not names:
+        return {}
+    disk = names[0]
+    return {
+        'direct_vs_curl': _seconds(rows, disk, 'ceph-direct', 'ceph-curl'),
+        'through_glance_vs_curl': _seconds(rows, disk, 'ceph-glance',
+                                           'ceph-curl'),
+        'direct_vs_convert': _seconds(rows, disk, 'ceph-direct',
+                                      'ceph-convert'),
+        'write_vs_convert': _seconds(rows, disk, 'ceph-write',
+                                     'ceph-convert'),
+        'direct_by_virtual_size': quotient(*(
+            median(of(rows, name, 'ceph-direct'), 'seconds')
+            for name in (names[-1], disk)))}
 
 
 def medians(rows: Rows) -> list[dict[str, object]]:

@@ -15,7 +15,7 @@
 import collections.abc
 import dataclasses
 
-from lab.bench import contenders
+from lab.bench import cephways
 from lab.bench import figures
 from lab.bench import scaling
 from lab.openstack import guest
@@ -32,6 +32,11 @@ RATIOS = {
     'read_vs_nbdcopy': 'throughput of reading alone ÷ that of nbdcopy',
     'staging_bytes': 'staged beside the scratch file, at most, bytes',
     'peak_memory_bytes': 'memory of the stream process, at most, bytes',
+    'direct_vs_curl': 'destination = rbd ÷ curl of the raw image, into Ceph',
+    'through_glance_vs_curl': 'through Glance ÷ curl, raw, into Ceph',
+    'direct_vs_convert': 'destination = rbd ÷ qemu-img convert',
+    'write_vs_convert': 'writing and verifying alone ÷ qemu-img convert',
+    'direct_by_virtual_size': 'destination = rbd, largest ÷ smallest disk',
     'guest_gap_p99_vs_idle':
         "99th percentile of the guest's write gaps ÷ idle",
 }
@@ -106,7 +111,7 @@ COLUMNS = (
 
 
 def title(contender: str) -> str:
-    known = contenders.CONTENDERS.get(contender)
+    known = cephways.ALL.get(contender)
     return known.title if known else contender
 
 

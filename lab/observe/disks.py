@@ -49,13 +49,18 @@ ZSTD: config.Options = (('snapdriver', 'compression', 'zstd'),)
 ZLIB: config.Options = (('libvirt', 'snapshot_compression', 'true'),)
 
 
+# Images are written into Glance's pool, by a nova-compute that knows Ceph.
+WRITTEN: config.Options = (
+    ('libvirt', 'snapshot_image_format', 'raw'),
+    ('snapdriver', 'destination', 'rbd'),
+    ('snapdriver', 'rbd_pool', ceph.IMAGES),
+    ('snapdriver', 'rbd_user', ceph.GLANCE))
+IN_CEPH = config.Images(('rbd', 'file'))
+
+
 def written(conf: settings.Settings) -> config.Options:
-    """Return what has images written into Glance's pool in Ceph."""
-    return (('libvirt', 'snapshot_image_format', 'raw'),
-            ('snapdriver', 'destination', 'rbd'),
-            ('snapdriver', 'rbd_pool', ceph.IMAGES),
-            ('snapdriver', 'rbd_user', ceph.GLANCE),
-            ('snapdriver', 'rbd_ceph_conf', str(conf.ceph_conf)))
+    """Return the same, for a nova-compute that does not."""
+    return (*WRITTEN, ('snapdriver', 'rbd_ceph_conf', str(conf.ceph_conf)))
 
 
 def disk_format(kind: str) -> str:

@@ -400,7 +400,8 @@ def snapshot(api: cloud.Cloud, target: Server, name: str,
              request: Request = by_command) -> Run:
     """Take a snapshot, and measure it.
 
-    The clock stops when Glance has answered the upload, to SAMPLE_SECONDS.
+    The clock stops when Glance has answered the upload, to SAMPLE_SECONDS;
+    or when an image that it was told the place of is active.
     """
     conf = api.settings
     said = Said(conf.log('nova-compute'))
@@ -424,14 +425,19 @@ def snapshot(api: cloud.Cloud, target: Server, name: str,
 
 
 def _wait_stored(api: cloud.Cloud, image_id: str, requests: Said) -> None:
-    """Wait until Glance has logged a successful upload of an image."""
+    """Wait until Glance has logged that it has the data of an image."""
     stored = rf'PUT /v2/images/{image_id}/file .*\(HTTP/1\.\d 204\)'
+    located = rf'POST /v2/images/{image_id}/locations .*\(HTTP/1\.\d 202\)'
     end = time.monotonic() + SNAPSHOT_TIMEOUT
     look = time.monotonic() + ALIVE_POLL_SECONDS
     while not requests.matches(stored) and time.monotonic() < end:
         if time.monotonic() > look:
             look += ALIVE_POLL_SECONDS
             _explained(api, lambda: api.image(image_id))
+        if requests.matches(located):
+            # It answers first.
+            _explained(api, lambda: api.wait_image(image_id, poll=0.05))
+            return
         time.sleep(SAMPLE_SECONDS)
 
 
@@ -460,12 +466,12 @@ def _run(seen: Observer, image: cloud.Json, seconds: float,
 
 
 def put(api: cloud.Cloud, target: Server, name: str,
-        path: pathlib.Path) -> Run:
+        path: pathlib.Path, disk_format: str = 'qcow2') -> Run:
     """Upload a file by curl while the guest writes, and measure it.
 
     The time is curl's own. The image is deleted at once.
     """
-    image_id = api.new_image(name)
+    image_id = api.new_image(name, disk_format)
     settle([path])
     with Observer(target, api.settings.snapshots) as seen:
         began_at = time.time()

@@ -172,7 +172,8 @@ class Cloud:
         """Delete an image, if it is still there."""
         self._delete('image', f'/images/{image_id}')
 
-    def wait_image(self, image_id: str, timeout: float = 300) -> Json:
+    def wait_image(self, image_id: str, timeout: float = 300,
+                   poll: float = POLL_SECONDS) -> Json:
         """Wait until an image is active; return it.
 
         :raises LabError: it is deleted or killed, or not in time
@@ -189,8 +190,7 @@ class Cloud:
                     f'image {image_id} was deleted; nova-compute said last: '
                     f'{_last_error(log)}', log) from error
 
-        process.wait_for(f'image {image_id}', active, timeout, log,
-                         POLL_SECONDS)
+        process.wait_for(f'image {image_id}', active, timeout, log, poll)
         return self.image(image_id)
 
     # Servers

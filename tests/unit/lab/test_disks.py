@@ -13,18 +13,18 @@
 import io
 import itertools
 
-from lab.bench import contenders
+from lab.bench import cephways
 from lab.bench import disks
 
 
 def test_names_are_unique():
-    for chosen in (disks.QUICK, disks.DEFAULT, disks.FULL):
+    for chosen in (disks.QUICK, disks.DEFAULT, disks.FULL, disks.CEPH):
         assert len({disk.name for disk in chosen}) == len(chosen)
 
 
 def test_contenders_are_known():
-    for disk in disks.FULL + disks.QUICK:
-        assert set(disk.contenders) <= set(contenders.CONTENDERS)
+    for disk in disks.FULL + disks.QUICK + disks.CEPH:
+        assert set(disk.contenders) <= set(cephways.ALL)
 
 
 def test_the_ratios_have_their_disks():

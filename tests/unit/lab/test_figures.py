@@ -74,6 +74,19 @@ def test_ratios():
         'guest_gap_p99_vs_idle': 1.5}
 
 
+def test_ratios_of_raw_images_in_ceph():
+    ten, hundred = 'random in 10 GiB', 'random in 100 GiB'
+    found = figures.ratios([
+        *rows(ten, 'ceph-direct', 3.0), *rows(ten, 'ceph-write', 1.5),
+        *rows(ten, 'ceph-convert', 1.0), *rows(ten, 'ceph-curl', 60.0),
+        *rows(ten, 'ceph-glance', 66.0), *rows(hundred, 'ceph-direct', 3.3)])
+    assert {name: value for name, value in found.items()
+            if value is not None} == {
+        'direct_vs_curl': 0.05, 'through_glance_vs_curl': 1.1,
+        'direct_vs_convert': 3.0, 'write_vs_convert': 1.5,
+        'direct_by_virtual_size': 1.1}
+
+
 def test_ratios_of_what_was_not_run():
     found = rows(RANDOM, 'plain', 9.0)
     assert set(figures.ratios(found).values()) == {None}
