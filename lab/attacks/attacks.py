@@ -49,16 +49,23 @@ class Way:
     state: str
     options: config.Options = ()
     user: str = config.ROOT
+    #: Whether images are written into Glance's pool in Ceph.
+    written: bool = False
 
     @property
     def name(self) -> str:
         user = '' if self.user == config.ROOT else f' as {self.user}'
-        return f'{self.path} {self.disk} {self.state}{user}'
+        place = ' into Ceph' if self.written else ''
+        return f'{self.path} {self.disk} {self.state}{user}{place}'
 
     @property
     def compute(self) -> config.Compute:
         return config.Compute(options=disks.DISKS[self.disk] + self.options,
-                              user=self.user)
+                              user=self.user, rbd=self.written)
+
+    @property
+    def images(self) -> config.Images:
+        return disks.IN_CEPH if self.written else config.Images()
 
 
 def _ways(disk: str) -> list[Way]:
@@ -68,6 +75,7 @@ def _ways(disk: str) -> list[Way]:
 
 
 RAW = _ways('raw')
+WRITTEN = dataclasses.replace(RAW[0], options=disks.WRITTEN, written=True)
 OTHERS = [*_ways('overlay'), *_ways('qcow2')[:2], *_ways('block')[:2]]
 
 
@@ -107,6 +115,7 @@ class Attacks:
         self.table = command.Table(line, target)
         self._victims: dict[str, victim.Victim] = {}
         self._compute: config.Compute | None = None
+        self._images = config.Images()
 
     @property
     def rows(self) -> list[Row]:
@@ -125,6 +134,9 @@ class Attacks:
             if self._compute is not None:
                 self._stop_compute(self._compute)
                 self.lab.compute(config.Compute())
+            if self._images != config.Images():
+                self.lab.images(config.Images())
+                self.lab.ceph.stop()
 
     def _stop_compute(self, choice: config.Compute) -> None:
         """Stop nova-compute, so that it starts with this process's umask."""
@@ -144,6 +156,9 @@ class Attacks:
         self.table.add(row)
 
     def _use(self, way: Way) -> None:
+        if self._images != way.images:
+            self._images = way.images
+            self.lab.images(way.images)
         if self._compute != way.compute:
             with bystander.umask_zero():
                 if self._compute is None:
@@ -338,6 +353,11 @@ def attacks() -> list[Attack]:
     found += [_on(dataclasses.replace(way, user=user),
                   'QEMU exchanges files for links', exchanged)
               for way in RAW for user in config.USERS]
+    found += [_on(WRITTEN, name, disguised(name), hostile.ADVISORIES[name])
+              for name in hostile.LEAKING]
+    found += [_on(WRITTEN, 'children and secrets', children, 'OSSA-2016-012'),
+              _on(WRITTEN, 'another local user', looked_at, 'OSSA-2014-001'),
+              _on(WRITTEN, 'QEMU exchanges files for links', exchanged)]
     found += [lied_to(*one) for one in liar.LIES.items()]
     return [*found, Attack('stream: a map of a million extents', None,
                            fragmented)]

@@ -228,6 +228,7 @@ LIMITS = {'address space': resource.RLIMIT_AS,
           'core file size': resource.RLIMIT_CORE,
           'cpu time': resource.RLIMIT_CPU}
 MAX_OPEN_FILES = 1024
+MAX_CEPH_FILES = 16384
 ENVIRONMENT = {'PATH', 'LANG', 'LC_ALL', 'PYTHONPATH', 'MALLOC_ARENA_MAX'}
 PROGRAMS = {'live': {victim.STREAM}, 'mirror': {victim.STREAM, 'qemu-nbd'},
             'cold': {victim.STREAM, 'qemu-nbd'}}
@@ -277,7 +278,9 @@ def inspect(target: victim.Victim, path: str) -> list[str]:
 
 
 def _wrong_limits(command: str, limits: dict[str, int]) -> list[str]:
-    most = {'open files': MAX_OPEN_FILES, 'core file size': 0}
+    # librbd has a connection to each OSD.
+    files = MAX_CEPH_FILES if '--rbd-image' in command else MAX_OPEN_FILES
+    most = {'open files': files, 'core file size': 0}
     wrong = {name for name, limit in limits.items()
              if limit == resource.RLIM_INFINITY
              or limit > most.get(name, limit)}

@@ -66,6 +66,7 @@ class Case:
     :param before: happens before the snapshot
     :param during: happens while the upload is held
     :param after: undoes it, before the checks
+    :param disk: where disks and images are; see :data:`harness.IMAGES`
     """
 
     name: str
@@ -78,6 +79,7 @@ class Case:
     options: config.Options = ()
     quick: bool = False
     only_ours: bool = False
+    disk: str = 'file'
 
 
 def waiting_for(what: str, ready: collections.abc.Callable[[], bool]) -> None:

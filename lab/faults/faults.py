@@ -25,6 +25,7 @@ from lab.faults import hosts
 from lab.faults import kills
 from lab.faults import outside
 from lab.faults import ownership
+from lab.faults import pool
 from lab.openstack import settings
 from lab.openstack import stack
 
@@ -78,6 +79,8 @@ def _try(found: harness.Harness, args: argparse.Namespace) -> None:
         ownership.Stories(found).run(
             command.chosen([*ownership.listed(), *crowd.listed(),
                             *hosts.listed()], args.only))
+        outside.Outside(found).run(
+            command.chosen(pool.listed(found.conf), args.only))
         kills.Kills(found).run(command.chosen(kills.listed(), args.only))
 
 

@@ -153,6 +153,9 @@ class Harness:
         """Have a nova-compute with options, and disks in a place."""
         if disk != self._disk:
             self.clean()
+            if self._disk == 'file':
+                # It stays there: Ceph is removed in the end.
+                self.base()
             self.lab.images(IMAGES[disk])
             self._disk = disk
         self.compute(*options)

@@ -69,9 +69,9 @@ class Outside:
         self.harness = found
 
     def run(self, wanted: list[Case]) -> None:
-        for options, group in itertools.groupby(
-                wanted, lambda one: one.options):
-            self.harness.use('file', *(
+        for (disk, options), group in itertools.groupby(
+                wanted, lambda one: (one.disk, one.options)):
+            self.harness.use(disk, *(
                 (name, key, value.format(small=self.harness.mounted))
                 for name, key, value in options))
             for case in group:

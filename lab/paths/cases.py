@@ -33,23 +33,27 @@ class Case:
     user: str = config.ROOT
     #: Whether it reaches libvirtd by TLS.
     tls: bool = False
+    #: Whether the image is written into Glance's pool in Ceph.
+    written: bool = False
 
     @property
     def name(self) -> str:
         user = '' if self.user == config.ROOT else f'as {self.user}'
         words = (self.path, self.disk, self.state, self.note, user,
-                 'by TLS' if self.tls else '')
+                 'by TLS' if self.tls else '',
+                 'into Ceph' if self.written else '')
         return ' '.join(word for word in words if word)
 
     @property
     def compute(self) -> config.Compute:
         return config.Compute(options=disks.DISKS[self.disk] + self.options,
-                              user=self.user, rbd=self.disk in disks.IMAGES,
-                              tls=self.tls)
+                              user=self.user, tls=self.tls,
+                              rbd=self.written or self.disk in disks.IMAGES)
 
     @property
     def images(self) -> config.Images:
-        return disks.IMAGES.get(self.disk, config.Images())
+        return disks.IMAGES.get(
+            self.disk, disks.IN_CEPH if self.written else config.Images())
 
     @property
     def image_format(self) -> str:
@@ -73,7 +77,7 @@ def cases() -> list[Case]:
               for state in ('running', 'stopped')]
     # Ceph in the end: a Glance without that store cannot delete its images.
     return [*found, *compressed_cases(), *unprivileged_cases(), *tls_cases(),
-            *ceph_cases()]
+            *written_cases(), *ceph_cases()]
 
 
 def _running(path: str, disk: str, options: config.Options) -> list[Case]:
@@ -114,6 +118,20 @@ def tls_cases() -> list[Case]:
     """Return rows in which libvirtd is reached by an address."""
     return [Case('live', 'overlay', 'running', 'filesystem', tls=True),
             Case('cold', 'overlay', 'stopped', 'offline', tls=True)]
+
+
+def written_cases() -> list[Case]:
+    """Return rows with images that are written into Glance's pool."""
+    written = disks.WRITTEN
+    found = [Case('live', 'qcow2', 'running', 'filesystem', written),
+             Case('live', 'raw', 'paused', 'crash', written),
+             Case('mirror', 'raw', 'running', 'filesystem',
+                  disks.MIRROR + written),
+             Case('cold', 'raw', 'running', 'filesystem',
+                  disks.SUSPEND + written),
+             Case('cold', 'block', 'stopped', 'offline', written),
+             Case('live', 'rbd-file', 'running', 'filesystem', written)]
+    return [dataclasses.replace(case, written=True) for case in found]
 
 
 def ceph_cases() -> list[Case]:

@@ -93,6 +93,8 @@ class Paths:
     def run(self, wanted: list[cases.Case]) -> None:
         """Take them; restore nova-compute's and Glance's options."""
         settings.make_directory(self.folder)
+        for disk in {case.disk for case in wanted if case.written}:
+            self._base(disk)            # stays in a file, without Ceph
         if wanted[-1:] and wanted[-1].disk in disks.IMAGES:
             # Only with Ceph can a former run's images and disks be deleted.
             self.lab.images(wanted[-1].images)
@@ -247,6 +249,10 @@ class _Attempt:
                   self.case.image_format)
         if told != wanted:
             row.problems.append(f'it is {told}, not {wanted}')
+        if self.case.written and (
+                not log.matches('Snapshot destination: rbd')
+                or log.matches('refused an image in the pool')):
+            row.problems.append('it was sent to Glance')
 
     def _download(self) -> None:
         self.api.download(self.image['id'], self.file)
