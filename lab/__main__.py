@@ -39,10 +39,11 @@ COMMANDS: dict[str, command.Command] = {
     'up': lifecycle.Up(), 'demo': demo, 'paths': paths, 'attacks': attacks,
     'stopped': stopped, 'bench': bench, 'faults': faults, 'soak': soak,
     'pressure': pressure, 'test': test, 'matrix': matrix,
-    'down': lifecycle.Down(), 'env': lifecycle.Env(),
+    'guest': lifecycle.Guest(), 'down': lifecycle.Down(),
+    'env': lifecycle.Env(),
     'driver': lifecycle.Driver()}
 # All but these have the lab up first; `down` removes the environment.
-STANDARD_LIBRARY = ('down', 'env')
+STANDARD_LIBRARY = ('guest', 'down', 'env')
 AS_IT_IS = (*STANDARD_LIBRARY, 'driver')
 LOG_LINES = 15
 LINE_LENGTH = 200

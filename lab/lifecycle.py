@@ -15,6 +15,7 @@
 import argparse
 
 from lab.openstack import config
+from lab.openstack import loneguest
 from lab.openstack import stack
 
 
@@ -33,6 +34,15 @@ class Down(Up):
 
     def run(self, lab: stack.Stack, args: argparse.Namespace) -> int:
         lab.down()
+        return 0
+
+
+class Guest(Up):
+    """Boot a guest in libvirt, without OpenStack."""
+
+    def run(self, lab: stack.Stack, args: argparse.Namespace) -> int:
+        loneguest.boot(lab)
+        print(loneguest.NAME)
         return 0
 
 

@@ -91,7 +91,7 @@ class Stack:
              step('MariaDB', self._start_mariadb),
              step('RabbitMQ', self._start_rabbitmq),
              step('memcached', self.memcached.ensure),
-             step('libvirt', self._start_libvirt),
+             step('libvirt', self.start_libvirt),
              step('guest image', self.guest.build)]])
 
     def start(self) -> None:
@@ -150,7 +150,7 @@ class Stack:
         self.epmd.ensure()
         return self.rabbitmq.ensure()
 
-    def _start_libvirt(self) -> str:
+    def start_libvirt(self) -> str:
         self.virtlogd.ensure()
         return self.libvirtd.ensure()
 
@@ -343,7 +343,7 @@ class Stack:
 
     def _remove_domains(self) -> str:
         """Remove the domains of servers and tests, and no others."""
-        self._start_libvirt()
+        self.start_libvirt()
         ours = [domain.Domain(name) for name in domain.names()
                 if name.startswith(TEST_DOMAINS) or
                 f'{self.settings.root}/' in domain.Domain(name).xml()]
