@@ -17,6 +17,8 @@ import collections.abc
 import math
 
 COLUMNS = 60
+# A few writes: one or two in turn would look like gaps.
+SHORTEST_SECONDS = 0.5
 BARS = ' ▁▂▃▄▅▆▇█'
 
 
@@ -25,7 +27,8 @@ def picture(rows: collections.abc.Mapping[str, tuple[float, ...]]) -> str:
 
     :param rows: when the guest wrote, in seconds from the first write on
     """
-    column = max(max(times) for times in rows.values()) / COLUMNS or 1.0
+    column = max(SHORTEST_SECONDS, *(
+        max(times) / COLUMNS for times in rows.values()))
     counts = {title: collections.Counter(int(time / column) for time in times)
               for title, times in rows.items()}
     most = max(max(count.values()) for count in counts.values())
