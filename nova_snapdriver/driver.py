@@ -276,6 +276,7 @@ class SnapDriver(driver.LibvirtDriver):
             super().snapshot(task.context, task.instance, task.image.id,
                              task.state.update)
             return
+        self._describe(task, way)
         with (running.taken(compute_utils.disk_ops_semaphore, task.snapshot),
               self._capture(task, way) as captured,
               scratch.measured(task.place, task.meter)):
@@ -294,6 +295,7 @@ class SnapDriver(driver.LibvirtDriver):
         """
         assert way.route is not None
         task.record.note_planned(way.planned)
+        self._describe(task, way)
         task.meter.begin(metrics.Phase.CAPTURE)
         referred = threading.Event()
         try:
@@ -307,7 +309,7 @@ class SnapDriver(driver.LibvirtDriver):
                 faultpoint.reach('direct.copied')
                 referred.set()
                 task.image.refer(copied.location,
-                                 self._metadata(task, way, copied))
+                                 description.last(CONF, way.plan.path, copied))
                 faultpoint.reach('direct.referred')
                 task.state.uploading()
                 _require_server(task)
@@ -337,18 +339,14 @@ class SnapDriver(driver.LibvirtDriver):
             functools.partial(self._power.attach, task.context,
                               task.instance))
 
-    def _metadata(self, task: _Task, way: planning.Way,
-                  captured: export.Capture | direct.Copied
-                  ) -> dict[str, Any]:
+    def _describe(self, task: _Task, way: planning.Way) -> None:
+        """Set what is known of the image before the disk is captured."""
         metadata: dict[str, Any] = self._create_snapshot_metadata(
             task.instance.image_meta, task.instance, way.image_format, None)
-        # The API has named the image: asking for the name just to set it
-        # again would cost two requests while the image is waited for.
-        del metadata['name']
-        if CONF.snapdriver.snapdriver_properties:
-            metadata['properties'] |= description.labels(way.plan.path,
-                                                         captured)
-        return metadata
+        del metadata['name']            # the API has set it
+        with (causes.early(task.snapshot) as ends,
+              ends.ending(task.image.cancel)):
+            task.image.describe_first(metadata)
 
     def _send(self, task: _Task, way: planning.Way,
               captured: export.Capture) -> None:
@@ -394,6 +392,7 @@ class SnapDriver(driver.LibvirtDriver):
         settings = send.Settings(CONF.snapdriver.verify,
                                  CONF.snapdriver.progress_interval,
                                  task.snapshot.note_sent, task.meter)
+        labels = description.last(CONF, way.plan.path, captured)
         watch = timeutils.StopWatch().start()
         with (progress.cleared(task.snapshot, task.record),
               causes.watch(task.snapshot, captured.export, way.guest,
@@ -401,8 +400,8 @@ class SnapDriver(driver.LibvirtDriver):
                            way.plan.path is plan.Path.LIVE) as ends):
             # In eventlet mode in a native thread: it reads pipes.
             length = threadpool.call(
-                send.send, image, self._metadata(task, way, captured),
-                request, task.record, settings, ends)
+                send.send, image, labels, request, task.record, settings,
+                ends)
         LOG.info('Snapshot uploaded and verified: bytes=%d seconds=%.1f',
                  length, watch.elapsed(), instance=task.instance)
 

@@ -38,6 +38,11 @@ _SERVER_SECONDS = 5
 _IMAGE_SECONDS = 15
 
 
+def early(snapshot: running.Snapshot) -> cancel.Watch:
+    """Watch what a snapshot needs before it is captured."""
+    return cancel.Watch([cancel.Cause(lambda: snapshot.cause, _OWN_SECONDS)])
+
+
 def watch(snapshot: running.Snapshot, source: export.Export,
           guest: snap_guest.Guest, image: snap_image.Image,
           has_job: bool) -> cancel.Watch:

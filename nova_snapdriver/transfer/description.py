@@ -23,6 +23,7 @@ from typing import Any
 
 from nova_snapdriver.capture import direct
 from nova_snapdriver.capture import export
+from nova_snapdriver import exception
 from nova_snapdriver import plan
 
 #: The type of changes in a request.
@@ -41,6 +42,14 @@ def labels(path: plan.Path,
             'snapdriver_consistency': str(captured.consistency),
             'snapdriver_captured_at': captured.captured_at.isoformat(
                 timespec='milliseconds')}
+
+
+def last(conf: Any, path: plan.Path,
+         captured: export.Capture | direct.Copied) -> dict[str, Any]:
+    """Return the metadata that depend on the capture, if they are wanted."""
+    if not conf.snapdriver.snapdriver_properties:
+        return {}
+    return {'properties': labels(path, captured)}
 
 
 def changes(metadata: dict[str, Any],
@@ -75,3 +84,21 @@ def unlabelled(metadata: dict[str, Any]) -> dict[str, Any]:
                   for name, value in metadata.get('properties', {}).items()
                   if not name.startswith(LABEL_PREFIX)}
     return dict(metadata, properties=properties)
+
+
+def read(response: Any) -> dict[str, Any]:
+    """The image that an answer of Glance describes.
+
+    :raises UploadFailed: it describes none
+    """
+    try:
+        found = response.json()
+    except (ValueError, RecursionError) as ex:
+        raise exception.UploadFailed(
+            reason='Glance describes the image, but not in JSON: %s' %
+                   ex) from ex
+    if not isinstance(found, dict):
+        raise exception.UploadFailed(
+            reason='Glance describes the image as a %s' %
+                   type(found).__name__)
+    return found

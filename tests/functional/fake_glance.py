@@ -48,7 +48,9 @@ class FakeGlance(http.server.ThreadingHTTPServer):
     so many times.
     ``lag`` is how many reads after an upload still show the image before it.
     ``rate`` limits an upload, in bytes per second; None means unlimited.
+    ``requests`` are the methods of what was asked of the image, in order.
     ``label_fault`` is the status for a change of this driver's properties.
+    ``protected`` are the paths of properties that nobody may change.
     ``location_fault`` is the status for a request that sets a location.
     ``located_size`` is the size of what a location names.
     ``stores`` is the list of its stores, as its API gives it; None for a
@@ -72,8 +74,10 @@ class FakeGlance(http.server.ThreadingHTTPServer):
         self.committing = None
         self.lag = 0
         self.headers = []
+        self.requests = []
         self.deleted = False
         self.label_fault = None
+        self.protected = set()
         self.location_fault = None
         self.location = None
         self.data = None
@@ -147,11 +151,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 200, json.dumps({'stores': self.server.stores}).encode())
         if self.server.deleted:
             return self._answer(404)
+        self.server.requests.append('GET')
         return self._answer(200, json.dumps(self.server.read()).encode())
 
     def do_PATCH(self):
         length = int(self.headers['Content-Length'])
         changes = json.loads(self.rfile.read(length))
+        self.server.requests.append('PATCH')
+        if self.server.protected & {change['path'] for change in changes}:
+            return self._answer(403)
         if self.server.label_fault and any(
                 change['path'].startswith('/snapdriver_')
                 for change in changes):
@@ -175,6 +183,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._answer(204)
 
     def do_PUT(self):
+        self.server.requests.append('PUT')
         self.server.headers.append(dict(self.headers))
         length = int(self.headers['Content-Length'])
         if self.server.image['status'] != 'queued':

@@ -51,6 +51,9 @@ def test_snapshot(snap_driver, glance, guest, area):
     snapshot = snapshots.Snapshot(snap_driver, guest)
     snapshot.take()
 
+    # Before the capture, what is known by then; and what it has been.
+    assert [one for one in glance.requests if one != 'GET'] == [
+        'PATCH', 'PATCH', 'PUT']
     assert snapshot.states == [
         ('image_snapshot', 'image_pending_upload'),
         ('image_pending_upload', 'image_uploading')]

@@ -306,6 +306,39 @@ def test_labels_are_set(upload, glance):
     assert 'snapdriver_captured_at' not in glance.image
 
 
+FIRST = {'disk_format': 'raw', 'properties': {'os_type': 'linux'}}
+LAST = {'properties': {'snapdriver_path': 'live'}}
+
+
+@pytest.mark.quick
+def test_image_is_described_in_one_request_before_its_capture(upload, glance):
+    glance.image['snapdriver_captured_at'] = 'of the base image'
+    upload.image.describe_first(FIRST)
+    assert glance.requests == ['PATCH']
+    assert glance.image['disk_format'] == 'raw'
+    assert glance.image['os_type'] == 'linux'
+    # And in one after it.
+    upload.image.describe(LAST)
+    assert glance.requests == ['PATCH'] * 2
+    assert glance.image['snapdriver_path'] == 'live'
+    assert 'snapdriver_captured_at' not in glance.image
+    assert glance.image['os_type'] == 'linux'
+
+
+def test_image_without_labels_is_described_in_one_request(upload, glance):
+    upload.image.describe_first(FIRST)
+    upload.image.describe({})
+    assert glance.requests == ['PATCH']
+
+
+def test_protected_property_that_has_its_value_already(upload, glance):
+    glance.image['os_type'] = 'linux'
+    glance.protected = {'/os_type'}
+    upload.image.describe_first(FIRST)
+    assert glance.image['disk_format'] == 'raw'
+    assert glance.requests == ['PATCH', 'GET', 'PATCH']
+
+
 @pytest.mark.parametrize('status', (403, 413))
 def test_labels_that_are_refused_are_left_out(upload, glance, status, caplog):
     glance.label_fault = status

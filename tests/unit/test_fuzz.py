@@ -212,7 +212,7 @@ class Answer:
 @hypothesis.example(b'<html>')
 def test_answer_of_glance(content):
     try:
-        found = image._described(Answer(content))
+        found = description.read(Answer(content))
     except exception.UploadFailed as ex:
         assert len(str(ex)) < 1000
         return

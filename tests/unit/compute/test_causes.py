@@ -12,6 +12,7 @@
 
 """What makes a snapshot that is being sent useless."""
 
+import threading
 import types
 from unittest import mock
 
@@ -65,6 +66,15 @@ def watched(snapshot, guest, image, deleted):
         return [cause.ask() for cause in asked], [
             cause.seconds for cause in asked]
     return call
+
+
+def test_before_the_capture(snapshot):
+    ended = threading.Event()
+    with (pytest.raises(KeyError, match='stop'),
+          causes.early(snapshot) as ends, ends.ending(ended.set)):
+        snapshot.end(KeyError('stop'))
+        assert ended.wait(60)
+        raise ZeroDivisionError
 
 
 def test_nothing(watched):
