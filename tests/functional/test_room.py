@@ -15,8 +15,16 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
+
+from lab.openstack import process
+from nova_snapdriver.capture import live
+from nova_snapdriver.capture import space
+from nova_snapdriver import exception
+from tests.functional import captures
 
 MIB = 1 << 20
 SIZE, RESERVE, SPOOLS = 256 * MIB, 32 * MIB, 5
@@ -92,3 +100,68 @@ def test_spools_of_all_leave_half_to_the_guests(kind, leaves, tmp_path):
     assert least < HALF + SPOOLS * STEP
     assert counts == [100 * MIB] * SPOOLS
     assert last == SIZE
+
+
+@pytest.fixture
+def small(area):
+    """A small file system, which libvirt's QEMU sees, too."""
+    path = area / 'small'
+    path.mkdir()
+    subprocess.run(['mount', '-t', 'tmpfs', '-o', 'mode=711,size=%d' %
+                    (3 * RESERVE), 'small', path], check=True)
+    yield path
+    subprocess.run(['umount', path], check=True)
+
+
+class Captured(threading.Thread):
+    """A live capture that lasts until it is released, or its job ends."""
+
+    def __init__(self, guest, directory):
+        super().__init__(daemon=True)
+        self.guest = guest
+        self.begun = threading.Event()
+        self.released = threading.Event()
+        self.error = None
+        self._request = captures.request_of(
+            guest.wrapped(), directory, limits=space.Limits(RESERVE, 0))
+
+    def run(self):
+        try:
+            with live.capture(self._request):
+                self.begun.set()
+                while not self.released.is_set():
+                    # As a reader of the export notices.
+                    assert self.guest.has_job(), 'the job has ended'
+                    time.sleep(0.2)
+        except BaseException as ex:
+            self.error = ex
+
+
+def test_captures_of_five_guests_keep_the_reserve(area, small, start_domain):
+    """The one that uses most ends, and no guest notices."""
+    guests = []
+    for number in range(5):
+        disk = area / ('disk%d' % number)
+        disk.write_bytes(bytes([number + 1]) * 48 * MIB)
+        guests.append(start_domain((disk, 'raw')))
+    captured = [Captured(guest, small) for guest in guests]
+    for one in captured:
+        one.start()
+        assert one.begun.wait(60), one.error
+    for number in range(14):
+        for which, guest in enumerate(guests):
+            # The first one overwrites four times as much.
+            count = 1 if which else 4
+            guest.write(9, number * count % 48 * MIB, count * MIB)
+        # Nobody overwrites more until there is room again.
+        process.wait_for('the reserve', lambda: space.free(
+            str(small)) >= RESERVE, 120)
+    assert isinstance(captured[0].error, exception.ScratchExhausted)
+    for one in captured[1:]:
+        assert one.error is None and one.guest.has_job()
+        one.released.set()
+    for one in captured:
+        one.join(60)
+        assert one is captured[0] or one.error is None
+        one.guest.assert_untouched()
+    assert list(small.iterdir()) == []
