@@ -50,7 +50,7 @@ class Phase(enum.StrEnum):
     #: Until the disk is held still. On the direct path Ceph copies it.
     CAPTURE = 'capture'
     #: Until the first byte: the disk is mapped, and sampled to compress it.
-    SURVEY = 'survey'
+    LAYOUT = 'layout'
     #: On the stock path all that Nova's own snapshot does.
     UPLOAD = 'upload'
     VERIFY = 'verify'

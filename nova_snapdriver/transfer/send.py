@@ -131,7 +131,7 @@ def send(image: destination.Destination, metadata: dict[str, Any],
           image_body.ImageBody(request, progress, note, progress.again,
                                settings.meter) as body,
           watch.ending(image.cancel, body.cancel)):
-        settings.meter.begin(metrics.Phase.SURVEY)
+        settings.meter.begin(metrics.Phase.LAYOUT)
         # Meanwhile the stream process maps the disk and samples it.
         image.describe(metadata)
         faultpoint.reach('image.described')

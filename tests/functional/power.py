@@ -15,7 +15,12 @@
 import libvirt
 
 from nova_snapdriver.capture import suspend
+from nova_snapdriver import journal
 from tests.functional import captures
+
+# What is noted of the guest by then.
+SUSPENDED = [journal.Mark.DETACHED, journal.Mark.SUSPENDED]
+RESUMED = [*SUSPENDED, None, None]
 
 
 class Power:

@@ -60,7 +60,7 @@ def test_live_snapshot(taken, glance):
     assert 0 < int(found['bytes_read']) <= len(glance.data)
     assert int(found['scratch_peak_bytes']) > 0
     assert found['retries'] == '0'
-    assert min(seconds(found, 'capture', 'survey', 'upload')) > 0
+    assert min(seconds(found, 'capture', 'layout', 'upload')) > 0
 
 
 def test_upload_that_is_begun_again(taken, glance):

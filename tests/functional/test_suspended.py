@@ -28,7 +28,6 @@ from nova_snapdriver.capture import export
 from nova_snapdriver.capture import space
 from nova_snapdriver.capture import suspend
 from nova_snapdriver import exception
-from nova_snapdriver import journal
 from tests.functional import captures
 from tests.functional import crashes
 from tests.functional import disks
@@ -70,7 +69,7 @@ def test_image_is_the_disk_at_the_captured_instant(
         with cold.capture(request) as captured:
             # It runs while the image is read.
             assert guest.state() == libvirt.VIR_DOMAIN_RUNNING
-            assert nova.notes.history == [journal.Mark.SUSPENDED, None]
+            assert nova.notes.history == power.RESUMED
             domains.run('qemu-img', 'convert', '-U', '-f', disk_format, '-O',
                         'raw', path, before)
             guest.write(9, 0, 131072)
@@ -104,7 +103,7 @@ def test_guest_that_cannot_be_suspended_goes_on(area, start_domain):
     with pytest.raises(exception.CaptureFailed, match='a device'):
         with cold.capture(nova.request(area)):
             pass
-    assert nova.notes.history == [journal.Mark.SUSPENDED, None]
+    assert nova.notes.history == power.RESUMED
     power.assert_runs(guest, area)
 
 
@@ -185,7 +184,7 @@ def test_start_that_fails_loses_no_memory(area, start_domain, impatient):
         with cold.capture(nova.request(area)):
             pass
     assert nova.notes.kept
-    assert nova.notes.history == [journal.Mark.SUSPENDED]
+    assert nova.notes.history == power.SUSPENDED
     assert guest.domain.hasManagedSaveImage()
     guest.domain.create()
     power.assert_runs(guest, area)
@@ -198,7 +197,7 @@ def test_devices_that_do_not_come_back(area, start_domain):
     with pytest.raises(exception.DevicesMissing, match='hard reboot'):
         with cold.capture(nova.request(area)):
             pass
-    assert nova.notes.history == [journal.Mark.SUSPENDED, None]
+    assert nova.notes.history == power.RESUMED
     power.assert_runs(guest, area)
 
 

@@ -31,7 +31,7 @@ LINE = (
     'consistency=filesystem bytes_read=1177944064 bytes_sent=1178206208 '
     'scratch_peak_bytes=2949120 retries=0 freeze_seconds=0.112 '
     'wait_seconds=0.002 plan_seconds=0.208 capture_seconds=0.181 '
-    'survey_seconds=0.229 upload_seconds=12.324 verify_seconds=0.077 '
+    'layout_seconds=0.229 upload_seconds=12.324 verify_seconds=0.077 '
     'release_seconds=0.245 total_seconds=13.266')
 PAGE = pathlib.Path(__file__).parents[2] / 'doc/source/operations.rst'
 

@@ -21,6 +21,7 @@ import pytest
 
 from nova_snapdriver.transfer import cancel
 from nova_snapdriver.transfer import connections
+from nova_snapdriver import waiting
 
 
 @pytest.fixture(autouse=True)
@@ -137,14 +138,12 @@ def asked(seconds, while_watching):
 
 def test_cause_is_not_asked_more_often_than_its_interval_says():
     assert asked(60, 0.2) <= 1
-    assert asked(0, 0.2) > 3
 
 
 def test_causes_are_asked_each_in_its_own_time():
     often, seldom = mock.Mock(return_value=None), mock.Mock(return_value=None)
     with cancel.Watch([cancel.Cause(seldom, 60), cancel.Cause(often, 0)]):
-        time.sleep(0.2)
-    assert often.call_count > 3
+        assert waiting.wait_until(lambda: often.call_count > 3, 30, 0.05)
     assert seldom.call_count <= 1
 
 
