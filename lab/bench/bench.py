@@ -285,6 +285,7 @@ def replace_disk(server: measure.Server, source: pathlib.Path) -> None:
     console.lines()
     server.domain.start()
     console.wait(measure.BEAT, measure.BOOT_TIMEOUT)
+    server.domain.wait_agent()
 
 
 def machine(lab: stack.Stack) -> dict[str, object]:

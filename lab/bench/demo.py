@@ -109,6 +109,7 @@ class Demo:
         else:
             self.server = boot(self.lab, NAME, image)
         self.server.wait_beat()
+        self.server.domain.wait_agent()
         return 'runs' if fits else ''
 
     def _idle(self) -> str:

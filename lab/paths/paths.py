@@ -147,6 +147,7 @@ class Paths:
                     made, self.folder / 'domain.xml'))
                 measure.Console(made.console).wait(measure.RESTORED,
                                                    measure.BOOT_TIMEOUT)
+            made.domain.wait_agent()
         return self._servers[disk]
 
     def _base(self, disk: str) -> str:

@@ -86,6 +86,7 @@ def start(lab, server):
     console = console_from_now(server)
     lab.cloud.action(server.id, 'os-start')
     console.wait(measure.BEAT, BOOT_TIMEOUT)
+    server.domain.wait_agent()
     assert_goes_on(lab, server)
 
 

@@ -45,6 +45,7 @@ def server(lab):
     made = demo.boot(lab, NAME, lab.guest_image())
     console = measure.Console(made.console)
     console.wait(measure.BEAT, measure.BOOT_TIMEOUT)
+    made.domain.wait_agent()
     yield made
     remove(lab)
 
@@ -71,6 +72,7 @@ def small(lab):
         server = measure.server(lab.cloud, server_id)
         console = measure.Console(server.console)
         console.wait(measure.BEAT, checks.BOOT_TIMEOUT)
+        server.domain.wait_agent()
         return server
 
     lab.compute(config.Compute())

@@ -72,6 +72,7 @@ def boot(lab, ceph):
         lab.cloud.wait_server(made)
         server = measure.server(lab.cloud, made)
         measure.Console(server.console).wait(measure.BEAT, TIMEOUT)
+        server.domain.wait_agent()
         return server
 
     return booted
@@ -162,6 +163,7 @@ class Taken:
             self.lab.cloud.action(self.server.id, STATES[self.state][2])
             self.lab.cloud.wait_server(self.server.id)
         console.wait(measure.BEAT, TIMEOUT)
+        self.server.domain.wait_agent()
 
 
 def test_check_finds_nothing_wrong(lab, ceph):
