@@ -280,6 +280,16 @@ def replace_disk(server: measure.Server, source: pathlib.Path) -> None:
                    timeout=COPY_TIMEOUT)
     server.domain.stop()
     os.replace(new, server.disk)
+    try:
+        _start(server)
+    except settings.LabError:
+        # Seen once: an emulated guest that hung in its boot.
+        server.domain.stop()
+        _start(server)
+
+
+def _start(server: measure.Server) -> None:
+    """Start a server's domain, and wait for its guest and its agent."""
     # Read past what it printed before.
     console = measure.Console(server.console, from_end=True)
     console.lines()
