@@ -34,8 +34,12 @@ from lab.openstack import settings
 HOST = f'{settings.COMPUTE_HOST}-2'
 UUID = '8f6c5d1e-6d0b-4b55-9d3f-2f7c1a0e5b02'
 #: Options of a host whose guests migrate live to this one.
-LIVE_MIGRATION = (('libvirt', 'live_migration_uri',
-                   f'qemu+tcp://%s:{settings.Ports.libvirt_tcp}/system'),)
+LIVE_MIGRATION = (
+    ('libvirt', 'live_migration_uri',
+     f'qemu+tcp://%s:{settings.Ports.libvirt_tcp}/system'),
+    # There Nova takes the base image for raw, and the guest's has a boot
+    # sector without partitions.
+    ('workarounds', 'disable_deep_image_inspection', 'True'))
 # Arguments: its directory, its name, the node that covers /dev/kvm, INIT, and
 # what instances_path is if that is not shared.
 SCRIPT = """\
