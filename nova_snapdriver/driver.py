@@ -149,7 +149,8 @@ class SnapDriver(driver.LibvirtDriver):
             for found in self._journal.unusable():
                 LOG.error('The journal %(path)s is left alone: %(reason)s',
                           {'path': found.path, 'reason': found.reason})
-            if self._undo_abandoned() is not retry.Left.NOTHING:
+            if (self._undo_snapshots() is not retry.Left.NOTHING or
+                    self._orphans.pending()):
                 self._retry.begin()
             lacking = images.missing_role()
         except Exception:
@@ -168,11 +169,16 @@ class SnapDriver(driver.LibvirtDriver):
 
     def _undo_abandoned(self) -> retry.Left:
         """Undo what can be undone."""
+        left = self._undo_snapshots()
+        if self._orphans.remove() and left is retry.Left.NOTHING:
+            return retry.Left.SOMETHING
+        return left
+
+    def _undo_snapshots(self) -> retry.Left:
         outcomes = self._recovery.run(self._journal)
-        orphaned = self._orphans.remove()
         if any(outcome.guest_waits for outcome in outcomes):
             return retry.Left.GUEST
-        if orphaned or any(outcome.failed for outcome in outcomes):
+        if any(outcome.failed for outcome in outcomes):
             return retry.Left.SOMETHING
         return retry.Left.NOTHING
 

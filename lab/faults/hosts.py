@@ -15,7 +15,6 @@
 import collections.abc
 import contextlib
 import functools
-import pathlib
 
 from lab.faults import harness
 from lab.faults import ownership
@@ -55,17 +54,11 @@ def _second(found: harness.Harness, host: str = SECOND, shared: bool = True
         server = found.api.new_server(
             NAME, found.base(), harness.FLAVOR, host=host)
         found.api.wait_server(server)
-        _wait_beat(measure.server(found.api, server).console)
+        measure.server(found.api, server).wait_beat()
         yield server
     finally:
         found.api.clean(NAME, NAME)
         found.lab.second.remove()
-
-
-def _wait_beat(console: pathlib.Path) -> None:
-    """Wait until a guest writes, from now on."""
-    measure.Console(console, from_end=True).wait(
-        measure.BEAT, measure.BOOT_TIMEOUT)
 
 
 def _host(found: harness.Harness, server: str) -> str:
@@ -171,7 +164,8 @@ def migrated_live(found: harness.Harness) -> list[str]:
         problems = _refused(found, server, migrate)
         migrate()
         _wait_host(found, server, SECOND)
-        _wait_beat(found.lab.second.console(server))
+        measure.Console(found.lab.second.console(server), True).wait(
+            measure.BEAT, measure.BOOT_TIMEOUT)
         problems += _snapshot_fails(found, server)
         return problems + found.left() + found.lab.second.entries()
 

@@ -169,6 +169,11 @@ class Server:
         backing = said.get('full-backing-filename')
         return [self.disk, *([pathlib.Path(backing)] if backing else [])]
 
+    def wait_up(self, timeout: float = BOOT_TIMEOUT) -> None:
+        """Wait until its guest, which boots, writes and its agent answers."""
+        Console(self.console).wait(BEAT, timeout)
+        self.domain.wait_agent()
+
     def wait_beat(self, timeout: float = BOOT_TIMEOUT) -> None:
         """Wait until its guest writes."""
         Console(self.console, from_end=True).wait(BEAT, timeout)

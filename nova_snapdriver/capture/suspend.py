@@ -127,22 +127,18 @@ def _resume(guest: snap_guest.Guest, power: Power,
         notes.mark(journal.Mark.FROZEN, guest.run_id())
     notes.unmark(journal.Mark.SUSPENDED)
     faultpoint.reach('resume.noted')
-    missing = _attach(power)
-    # What could not be attached is told, and not tried again.
-    notes.unmark(journal.Mark.DETACHED)
-    if missing is not None:
-        if started:
-            raise missing
-        # The guest had not been suspended, and that error is raised.
-        LOG.warning('%s', missing, instance=guest.instance)
-
-
-def _attach(power: Power) -> exception.DevicesMissing | None:
     try:
         power.attach()
     except _ERRORS as ex:
-        return exception.DevicesMissing(reason=ex)
-    return None
+        # It is told, and not tried again.
+        notes.unmark(journal.Mark.DETACHED)
+        error = exception.DevicesMissing(reason=ex)
+        if started:
+            raise error from ex
+        # The guest had not been suspended, and that error is raised.
+        LOG.warning('%s', error, instance=guest.instance)
+    else:
+        notes.unmark(journal.Mark.DETACHED)
 
 
 def _started(guest: snap_guest.Guest, power: Power) -> bool:

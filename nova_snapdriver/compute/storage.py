@@ -23,6 +23,7 @@ from oslo_log import log as logging
 from oslo_utils import uuidutils
 
 from nova_snapdriver.recovery import images
+from nova_snapdriver.stream import ceph
 from nova_snapdriver.transfer import hashes
 from nova_snapdriver.transfer import rbd as snap_rbd
 from nova_snapdriver.transfer import stores
@@ -36,7 +37,7 @@ _NOBODY = '00000000-0000-0000-0000-000000000000'
 _IMAGES = 25
 
 # Of a monitor or an OSD that is away.
-_CEPH_SECONDS = '5'
+_CEPH_SECONDS = 5
 _CAPS = "mon 'profile rbd' osd 'profile rbd pool=%s'"
 
 
@@ -146,12 +147,10 @@ def _may_write(driver: Any, pool: str) -> bool:
 def _connected(driver: Any) -> Iterator[Any]:
     """Nova's own connections wait for ever for an OSD that is away."""
     cluster = rbd_utils.rados.Rados(
-        rados_id=driver.rbd_user or None, conffile=driver.ceph_conf,
-        conf={'client_mount_timeout': _CEPH_SECONDS,
-              'rados_mon_op_timeout': _CEPH_SECONDS,
-              'rados_osd_op_timeout': _CEPH_SECONDS})
-    cluster.connect()
+        rados_id=driver.rbd_user or None, conffile=driver.ceph_conf)
+    ceph.limit(cluster, _CEPH_SECONDS, _CEPH_SECONDS)
     try:
+        cluster.connect()
         yield cluster
     finally:
         cluster.shutdown()

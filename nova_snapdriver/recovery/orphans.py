@@ -64,10 +64,11 @@ class Orphans:
             LOG.error('Cannot look for snapshots that had not begun, whose '
                       'images may stay queued: %s', ex)
             return
-        for instance in (*begun, *deleted):
+        # Later: nothing changes for them, and nova-compute is to start.
+        self._instances.update((instance.uuid, '') for instance in deleted)
+        for instance in begun:
             self._instances[instance.uuid] = ''
             self._remove_of(instance.uuid, None)
-        for instance in begun:
             if instance.task_state in database.NOT_CLEARED:
                 _clear_task(instance)
 
@@ -75,15 +76,19 @@ class Orphans:
         return (database.begun(self._host),
                 database.deleted_meanwhile(self._host))
 
+    def pending(self) -> bool:
+        """Whether there is something for :meth:`remove`."""
+        return bool(self._instances)
+
     def remove(self) -> bool:
-        """Remove what :meth:`find` could not, as Glance was away.
+        """Remove what :meth:`find` has left, as Glance was away or may be.
 
         :returns: whether something is left
         """
         for uuid in tuple(self._instances):
             if _has_no_task(uuid):
                 self._remove_of(uuid, self._started)
-        return bool(self._instances)
+        return self.pending()
 
     def _remove_of(self, uuid: str, before: datetime.datetime | None) -> None:
         try:

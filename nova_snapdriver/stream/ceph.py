@@ -51,11 +51,6 @@ _BLOCK_ZEROS = bytes(pipeline.REQUEST_SIZE)
 _HEAD_BYTES = 4 * units.Ki
 _LAYERING = 1
 
-# Options of librados, in whole seconds: for one operation each.
-TIMEOUTS = ('rados_osd_op_timeout', 'rados_mon_op_timeout')
-#: Its Python binding ignores the argument of connect().
-CONNECT_TIMEOUT = 'client_mount_timeout'
-
 
 class Refused(Exception):
     """Ceph failed, or does not answer."""
@@ -85,6 +80,19 @@ class Place:
     stall_seconds: float
 
 
+def limit(cluster: Any, seconds: int, connect_seconds: int) -> None:
+    """Limit how long librados waits; by default that is for ever.
+
+    Its Python binding ignores the argument of connect().
+
+    :param cluster: a rados.Rados, not connected yet
+    :param seconds: for one operation
+    """
+    for name in ('rados_osd_op_timeout', 'rados_mon_op_timeout'):
+        cluster.conf_set(name, str(seconds))
+    cluster.conf_set('client_mount_timeout', str(connect_seconds))
+
+
 class Image:
     """A new image; a context manager that closes it, and never removes it.
 
@@ -105,9 +113,8 @@ class Image:
                                   conffile=place.conf)
             # What is compared comes from an OSD, not from here.
             cluster.conf_set('rbd_cache', 'false')
-            # By default an operation waits for ever.
-            for name in (*TIMEOUTS, CONNECT_TIMEOUT):
-                cluster.conf_set(name, str(int(place.stall_seconds) or 1))
+            seconds = int(place.stall_seconds) or 1
+            limit(cluster, seconds, seconds)
             cluster.connect()
             opened.callback(cluster.shutdown)
             self._io = opened.enter_context(cluster.open_ioctx(place.pool))

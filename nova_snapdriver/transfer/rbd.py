@@ -50,10 +50,8 @@ class _Driver(rbd_utils.RBDDriver):
         rados: Any = rbd_utils.rados
         client = rados.Rados(rados_id=self.rbd_user, conffile=self.ceph_conf)
         try:
-            for name in ceph.TIMEOUTS:
-                client.conf_set(name, str(self._seconds))
-            client.conf_set(ceph.CONNECT_TIMEOUT,
-                            str(max(self.rbd_connect_timeout, 1)))
+            ceph.limit(client, self._seconds,
+                       max(self.rbd_connect_timeout, 1))
             client.connect()
             return client, client.open_ioctx(pool or self.pool)
         except rados.Error:

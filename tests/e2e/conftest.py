@@ -43,9 +43,7 @@ def server(lab):
     """A server that writes all the time."""
     remove(lab)
     made = demo.boot(lab, NAME, lab.guest_image())
-    console = measure.Console(made.console)
-    console.wait(measure.BEAT, measure.BOOT_TIMEOUT)
-    made.domain.wait_agent()
+    made.wait_up()
     yield made
     remove(lab)
 
@@ -70,9 +68,7 @@ def small(lab):
         made.append(server_id)
         lab.cloud.wait_server(server_id)
         server = measure.server(lab.cloud, server_id)
-        console = measure.Console(server.console)
-        console.wait(measure.BEAT, checks.BOOT_TIMEOUT)
-        server.domain.wait_agent()
+        server.wait_up(checks.BOOT_TIMEOUT)
         return server
 
     lab.compute(config.Compute())

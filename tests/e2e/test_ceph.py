@@ -71,8 +71,7 @@ def boot(lab, ceph):
                                     stack.SMALL_FLAVOR)
         lab.cloud.wait_server(made)
         server = measure.server(lab.cloud, made)
-        measure.Console(server.console).wait(measure.BEAT, TIMEOUT)
-        server.domain.wait_agent()
+        server.wait_up(TIMEOUT)
         return server
 
     return booted
